@@ -1,0 +1,1 @@
+//! One async messaging API.
