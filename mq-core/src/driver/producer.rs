@@ -1,0 +1,47 @@
+//! Sending: to one queue or topic, or through an exchange.
+
+use std::future::Future;
+
+use super::Batch;
+use crate::error::Result;
+
+/// Sends to the queue or topic it was opened for.
+pub trait Producer: Send + Sync + 'static {
+    /// Hands over the items of a batch in order; each completes on its own, in any order, during the call or
+    /// after it.
+    ///
+    /// The call ends at native hand-over. What is left in the batch when it ends, with or without an error, was
+    /// **never sent**. Where a bounded queue pushes back, the call waits before it takes the next item.
+    ///
+    /// # Errors
+    /// The reason why the rest of the batch was not sent.
+    ///
+    /// # Cancel safety
+    /// Items left in the batch were not sent; items taken complete or are reported unknown.
+    fn send_batch(&self, batch: &mut Batch) -> impl Future<Output = Result<()>> + Send;
+
+    /// Waits for what was handed over, then lets go.
+    ///
+    /// # Errors
+    /// What stays unconfirmed is reported through its completion, not here.
+    fn close(&self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Publishes through the exchange it was opened for.
+pub trait Exchange: Send + Sync + 'static {
+    /// As [`Producer::send_batch`], each item with its routing key. The receipt says how many queues got it. With
+    /// `mandatory`, a message that matches no queue completes with [`Unroutable`](crate::Kind::Unroutable).
+    ///
+    /// # Errors
+    /// The reason why the rest of the batch was not sent.
+    ///
+    /// # Cancel safety
+    /// Items left in the batch were not sent; items taken complete or are reported unknown.
+    fn publish_batch(&self, batch: &mut Batch) -> impl Future<Output = Result<()>> + Send;
+
+    /// Waits for what was handed over, then lets go.
+    ///
+    /// # Errors
+    /// What stays unconfirmed is reported through its completion, not here.
+    fn close(&self) -> impl Future<Output = Result<()>> + Send;
+}
