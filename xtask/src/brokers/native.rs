@@ -1,0 +1,85 @@
+//! Starting and ending brokers as processes of this machine.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::catalogue::Name;
+use super::process::{self, Life};
+use super::state::{Broker, Node, Product, Program, Store};
+use super::{kafka, rabbit};
+use crate::clock::{Deadline, poll};
+use crate::{Result, shell};
+
+/// How long a server may take to end by itself before it is killed.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Prepares everything a broker needs to be started.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub(super) fn provision(store: &Store, name: Name, dir: &Path) -> Result<Broker> {
+    match name.product() {
+        Product::Rabbitmq => rabbit::provision(store, name, dir),
+        Product::Kafka => kafka::provision(store, name, dir),
+    }
+}
+
+/// Starts what does not run of a node, helpers first, and lets go on what is halted.
+///
+/// # Errors
+/// When a program can't be started, or a helper's port stays closed.
+pub(super) fn start(node: &mut Node) -> Result<()> {
+    for helper in &mut node.helpers {
+        run(helper)?;
+        if let Some(port) = node.ports.get("epmd") {
+            wait_port(*port, Duration::from_secs(10))?;
+        }
+    }
+    node.server.as_mut().map_or(Ok(()), run)
+}
+
+/// Ends a node: its server, and with `helpers` what was started for it too.
+///
+/// # Errors
+/// When a process survives SIGKILL.
+pub(super) fn stop(node: &Node, helpers: bool) -> Result<()> {
+    let helpers = if helpers { &node.helpers[..] } else { &[] };
+    let programs = node.server.iter().chain(helpers);
+    programs.filter_map(|p| p.process.as_ref()).try_for_each(|process| process.end(GRACE))
+}
+
+/// What has become of a node's server.
+pub(super) fn life(node: &Node) -> Life {
+    let process = node.server.as_ref().and_then(|s| s.process.as_ref());
+    process.map_or(Life::Gone, process::Identity::life)
+}
+
+/// Why a server has ended, from its output.
+pub(super) fn last_words(node: &Node) -> String {
+    node.server.as_ref().map_or_else(String::new, |s| {
+        format!("its last line: {}; all of it is in {}", shell::last_line(&s.log), s.log.display())
+    })
+}
+
+fn run(program: &mut Program) -> Result<()> {
+    if let Some(process) = &program.process {
+        match process.life() {
+            Life::Running => return Ok(()),
+            Life::Halted => return process.signal(Signal::CONT),
+            Life::Gone => {}
+        }
+    }
+    program.process = Some(process::spawn(program)?);
+    Ok(())
+}
+
+fn wait_port(port: u16, allowed: Duration) -> Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    poll(&format!("port {port}"), Deadline::after(allowed), || {
+        let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+        Ok(connected.map(drop).map_err(|e| e.to_string()))
+    })
+}
