@@ -9,11 +9,13 @@ mod headers;
 mod id;
 pub mod limits;
 mod message;
+mod secret;
 pub mod spec;
 mod sync;
 pub mod text;
 mod time;
 mod trail;
+pub mod url;
 mod window;
 
 pub use backoff::{Backoff, RetryPolicy};
@@ -22,8 +24,10 @@ pub use error::{Error, Fate, Kind, Result, Status};
 pub use headers::{HeaderValue, Headers};
 pub use id::MessageId;
 pub use message::Message;
+pub use secret::Secret;
 pub use spec::{
     Binding, Bound, ExchangeKind, ExchangeSpec, HeadersMatch, MatchMode, Overflow, QueueSpec, TopicSpec,
 };
 pub use time::{Clock, Timestamp};
 pub use trail::{DeathReason, Trail};
+pub use url::Url;
