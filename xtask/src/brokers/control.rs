@@ -93,6 +93,18 @@ impl Control {
         }
     }
 
+    /// Ends nodes side by side, as [`stop`](Self::stop) does: the last node of a cluster would wait for
+    /// a majority that is gone.
+    ///
+    /// # Errors
+    /// When one survives.
+    pub fn stop_all(&self, nodes: &[String]) -> Result<()> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = nodes.iter().map(|node| scope.spawn(|| self.stop(node))).collect();
+            threads.into_iter().try_for_each(|t| t.join().expect("no panic while ending a node"))
+        })
+    }
+
     /// Starts a node on the data it had, without waiting until it is ready. A node that runs is left
     /// alone, one that is halted goes on.
     ///

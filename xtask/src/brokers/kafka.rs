@@ -8,9 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::catalogue::Name;
-use super::kafka_config::{LOG4J, NodeConfig, pom, server};
+use super::kafka_config::{LOG4J, LOGIN, NodeConfig, pom, server};
 use super::ports::{self, Ports};
 use super::state::{Broker, Mode, Node, Program, Store};
+use super::tls::Certificates;
 use super::{install, user};
 use crate::{Context, Error, Result, shell};
 
@@ -33,7 +34,8 @@ pub(super) fn provision(store: &Store, name: Name, dir: &Path) -> Result<Broker>
     let user = user::choose(store.dir());
     let id = cluster_id()?;
     user::make_dir(dir, user)?;
-    let setup = Setup { dir, java: &java, libs: &libs, cluster: &cluster, user, id: &id };
+    let certificates = &Certificates::of(store, user)?;
+    let setup = Setup { dir, java: &java, libs: &libs, cluster: &cluster, user, id: &id, certificates };
     let names = name.nodes();
     let formatted = std::thread::scope(|scope| {
         let setup = &setup;
@@ -41,22 +43,31 @@ pub(super) fn provision(store: &Store, name: Name, dir: &Path) -> Result<Broker>
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|t| t.join().expect("no panic while formatting")).collect::<Result<Vec<_>>>()
     });
-    Ok(broker(name, dir, Mode::Native, formatted?))
+    let mut broker = broker(name, dir, Mode::Native, formatted?);
+    for purpose in ["tls", "sasl", "sasl_tls"] {
+        let url = addresses(&broker.nodes, purpose, if purpose == "tls" { None } else { Some(LOGIN) });
+        broker.urls.insert(purpose.into(), url);
+    }
+    broker.files.extend(certificates.for_clients());
+    Ok(broker)
+}
+
+/// A URL with the addresses of all nodes.
+fn addresses(nodes: &[Node], purpose: &str, login: Option<(&str, &str)>) -> String {
+    let login = login.map(|(user, password)| format!("{user}:{password}@")).unwrap_or_default();
+    let addresses = nodes.iter().map(|n| format!("127.0.0.1:{}", n.ports[purpose]));
+    format!("kafka://{login}{}", addresses.collect::<Vec<_>>().join(","))
 }
 
 /// The description of a broker from its nodes.
 pub(super) fn broker(name: Name, dir: &Path, mode: Mode, nodes: Vec<Node>) -> Broker {
-    let url = |purpose: &str| {
-        let addresses = nodes.iter().map(|n| format!("127.0.0.1:{}", n.ports[purpose]));
-        format!("kafka://{}", addresses.collect::<Vec<_>>().join(","))
-    };
     Broker {
         product: name.product(),
         version: VERSION.into(),
         mode,
         env: name.env().into(),
-        url: url("client"),
-        urls: BTreeMap::from([("proxy".into(), url("proxy"))]),
+        url: addresses(&nodes, "client", None),
+        urls: BTreeMap::from([("proxy".into(), addresses(&nodes, "proxy", None))]),
         files: BTreeMap::new(),
         dir: dir.into(),
         nodes,
@@ -90,6 +101,7 @@ struct Setup<'a> {
     cluster: &'a [Ports],
     user: Option<(u32, u32)>,
     id: &'a str,
+    certificates: &'a Certificates,
 }
 
 impl Setup<'_> {
@@ -100,7 +112,8 @@ impl Setup<'_> {
         for dir in [&dir, &data] {
             user::make_dir(dir, self.user)?;
         }
-        let config = NodeConfig { id: n, cluster: self.cluster, data: &data };
+        let config =
+            NodeConfig { id: n, cluster: self.cluster, data: &data, certificates: self.certificates };
         user::write_file(&dir.join("server.properties"), &server(&config), self.user)?;
         user::write_file(&dir.join("log4j2.properties"), LOG4J, self.user)?;
         self.format(&dir)?;
@@ -136,6 +149,10 @@ impl Setup<'_> {
     fn format(&self, dir: &Path) -> Result<()> {
         let mut arguments =
             vec!["kafka.tools.StorageTool", "format", "-t", self.id, "-c", "server.properties"];
+        // Accounts for SCRAM are part of the metadata that formatting lays down.
+        let account = |mechanism| format!("{mechanism}=[name={},password={}]", LOGIN.0, LOGIN.1);
+        let accounts = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(account);
+        arguments.extend(accounts.iter().flat_map(|a| ["--add-scram", a.as_str()]));
         if self.cluster.len() == 1 {
             arguments.push("--standalone");
         }

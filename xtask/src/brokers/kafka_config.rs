@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::ports::Ports;
+use super::tls::Certificates;
 
 /// What differs from node to node.
 pub(super) struct NodeConfig<'a> {
@@ -13,14 +14,22 @@ pub(super) struct NodeConfig<'a> {
     pub(super) cluster: &'a [Ports],
     /// Where messages are kept.
     pub(super) data: &'a Path,
+    /// Certificates of the TLS listeners.
+    pub(super) certificates: &'a Certificates,
 }
 
-/// Listeners: name, purpose of the port it binds, purpose of the port it hands out.
-const LISTENERS: [(&str, &str, &str); 3] = [
-    ("PLAINTEXT", "client", "client"),
-    ("CONTROLLER", "controller", "controller"),
+/// User and password that the SASL listeners know.
+pub(super) const LOGIN: (&str, &str) = ("mq", "mq-secret");
+
+/// Listeners: name, protocol, purpose of the port it binds, purpose of the port it hands out.
+const LISTENERS: [(&str, &str, &str, &str); 6] = [
+    ("PLAINTEXT", "PLAINTEXT", "client", "client"),
+    ("CONTROLLER", "PLAINTEXT", "controller", "controller"),
     // Whoever comes in through a fault proxy is told the proxy's port.
-    ("PROXIED", "proxied", "proxy"),
+    ("PROXIED", "PLAINTEXT", "proxied", "proxy"),
+    ("TLS", "SSL", "tls", "tls"),
+    ("SASL", "SASL_PLAINTEXT", "sasl", "sasl"),
+    ("SASL_TLS", "SASL_SSL", "sasl_tls", "sasl_tls"),
 ];
 
 /// Settings that no node changes: small, quick to form groups and to come back after a kill.
@@ -28,7 +37,6 @@ const COMMON: &str = "\
 process.roles=broker,controller
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 auto.create.topics.enable=false
 offsets.topic.num.partitions=4
 transaction.state.log.num.partitions=4
@@ -55,8 +63,13 @@ pub(super) fn server(node: &NodeConfig<'_>) -> String {
     };
     set("node.id", node.id.to_string());
     set("log.dirs", node.data.display().to_string());
-    set("listeners", listeners(ports, |l| Some(l.1)));
-    set("advertised.listeners", listeners(ports, |l| (l.0 != "CONTROLLER").then_some(l.2)));
+    set("listeners", each_listener(|l| Some(format!("{}://127.0.0.1:{}", l.0, ports[l.2]))));
+    set(
+        "advertised.listeners",
+        each_listener(|l| (l.0 != "CONTROLLER").then(|| format!("{}://127.0.0.1:{}", l.0, ports[l.3]))),
+    );
+    set("listener.security.protocol.map", each_listener(|l| Some(format!("{}:{}", l.0, l.1))));
+    security(node.certificates, &mut set);
     quorum(node, &mut set);
     for topic in ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"] {
         set(&format!("{topic}.replication.factor"), nodes.min(3).to_string());
@@ -70,12 +83,32 @@ pub(super) fn server(node: &NodeConfig<'_>) -> String {
     text
 }
 
-fn listeners(
-    ports: &Ports,
-    port: impl Fn(&(&str, &'static str, &'static str)) -> Option<&'static str>,
-) -> String {
-    let shown = LISTENERS.iter().filter_map(|l| Some(format!("{}://127.0.0.1:{}", l.0, ports[port(l)?])));
-    shown.collect::<Vec<_>>().join(",")
+fn each_listener(show: impl Fn(&(&str, &str, &str, &str)) -> Option<String>) -> String {
+    LISTENERS.iter().filter_map(show).collect::<Vec<_>>().join(",")
+}
+
+/// TLS with a client's certificate checked where it shows one; SASL by every usual mechanism, bearer
+/// tokens unsigned.
+fn security(certificates: &Certificates, set: &mut impl FnMut(&str, String)) {
+    set("ssl.keystore.type", "PEM".into());
+    set("ssl.keystore.location", certificates.server_bundle().display().to_string());
+    set("ssl.truststore.type", "PEM".into());
+    set("ssl.truststore.location", certificates.ca().display().to_string());
+    set("ssl.client.auth", "requested".into());
+    let common = "org.apache.kafka.common.security";
+    let (user, password) = LOGIN;
+    for listener in ["sasl", "sasl_tls"] {
+        let prefix = format!("listener.name.{listener}");
+        let mechanisms = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER";
+        set(&format!("{prefix}.sasl.enabled.mechanisms"), mechanisms.into());
+        let mut login = |mechanism: &str, module: &str| {
+            set(&format!("{prefix}.{mechanism}.sasl.jaas.config"), format!("{common}.{module};"));
+        };
+        login("plain", &format!("plain.PlainLoginModule required user_{user}=\"{password}\""));
+        login("scram-sha-256", "scram.ScramLoginModule required");
+        login("scram-sha-512", "scram.ScramLoginModule required");
+        login("oauthbearer", "oauthbearer.OAuthBearerLoginModule required");
+    }
 }
 
 /// One node founds its quorum by itself; several are listed, in the same words on each.
@@ -126,7 +159,9 @@ mod tests {
     use super::*;
 
     fn rendered(name: Name, id: usize) -> String {
-        server(&NodeConfig { id, cluster: &ports::usual(name), data: Path::new("/d") })
+        let certificates = Certificates::in_dir("/c".into());
+        let cluster = ports::usual(name);
+        server(&NodeConfig { id, cluster: &cluster, data: Path::new("/d"), certificates: &certificates })
     }
 
     fn value<'a>(text: &'a str, key: &str) -> Vec<&'a str> {

@@ -113,16 +113,21 @@ pub fn down(store: &Store, names: &[Name], purge: bool) -> Result<Vec<Name>> {
         threads.into_iter().try_for_each(|t| t.join().expect("no panic while ending a broker"))
     })?;
     if store.load()?.brokers.is_empty() {
-        let left = [("run", true), ("state.json", true), ("pkg", purge)];
+        let left = [("run", true), ("tls", true), ("state.json", true), ("pkg", purge)];
         left.iter().filter(|(_, gone)| *gone).try_for_each(|(path, _)| remove(&store.dir().join(path)))?;
     }
     Ok(ended)
 }
 
 fn down_one(store: &Store, name: Name, broker: &Broker) -> Result<()> {
+    if broker.mode == Mode::Native {
+        let nodes: Vec<_> = broker.nodes.iter().map(|n| n.name.clone()).collect();
+        Control::new(store.clone()).stop_all(&nodes).context(|| name)?;
+    }
     for node in &broker.nodes {
         match broker.mode {
             Mode::Docker => docker::remove(store, node),
+            // What is left are the helpers, which outlive a server that is stopped.
             Mode::Native => native::stop(node, true),
         }
         .context(|| name)?;

@@ -18,6 +18,7 @@ pub mod probe;
 pub mod process;
 mod rabbit;
 pub mod state;
+mod tls;
 mod user;
 
 pub use catalogue::{Name, choose};

@@ -10,6 +10,7 @@ use super::catalogue::Name;
 use super::debian::{self, Unpacked};
 use super::ports::{self, Ports};
 use super::state::{Broker, Mode, Node, Program, Store};
+use super::tls::Certificates;
 use super::user;
 use crate::{Context, Error, Result};
 
@@ -24,14 +25,19 @@ pub(super) fn provision(store: &Store, name: Name, dir: &Path) -> Result<Broker>
         _ => debian::rabbitmq(store, name.as_str(), "4.", &["testing", "trixie"])?,
     };
     let ports = ports::choose(name)?.swap_remove(0);
-    let setup = Setup { name, dir, package: &package, ports: &ports, user: user::choose(store.dir()) };
-    setup.write_files()?;
+    let user = user::choose(store.dir());
+    let certificates = Certificates::of(store, user)?;
+    let setup = Setup { name, dir, package: &package, ports: &ports, user };
+    setup.write_files(&certificates)?;
+    let tls = format!("amqps://guest:guest@localhost:{}/%2f", ports["tls"]);
     let (server, epmd) = (setup.server(), setup.epmd()?);
     let (name_, data) = (name.to_string(), dir.join("db"));
     let node = Node { name: name_, ports, data, server: Some(server), helpers: vec![epmd] };
     let mut broker = broker(name, dir, Mode::Native, vec![node]);
     broker.version = package.version;
+    broker.urls.insert("tls".into(), tls);
     broker.files.insert("ctl".into(), dir.join("ctl"));
+    broker.files.extend(certificates.for_clients());
     Ok(broker)
 }
 
@@ -60,12 +66,12 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    fn write_files(&self) -> Result<()> {
+    fn write_files(&self, certificates: &Certificates) -> Result<()> {
         for dir in ["", "home", "db", "log"] {
             user::make_dir(&self.dir.join(dir), self.user)?;
         }
         let write = |file: &str, text: &str| user::write_file(&self.dir.join(file), text, self.user);
-        write("rabbitmq.conf", &conf(self.ports))?;
+        write("rabbitmq.conf", &conf(self.ports, certificates))?;
         write("plugins", "[].\n")?;
         write("env.conf", "")?;
         write("ctl", &self.ctl())?;
@@ -135,16 +141,24 @@ impl Setup<'_> {
     }
 }
 
-/// `rabbitmq.conf`: loopback only, and the watermarks for a machine shared with others.
-fn conf(ports: &Ports) -> String {
-    format!(
-        "listeners.tcp.1 = 127.0.0.1:{}\n\
-         vm_memory_high_watermark.relative = 0.4\n\
-         disk_free_limit.absolute = 200MB\n\
-         log.console = false\n\
-         log.file.level = info\n",
-        ports["client"]
-    )
+/// `rabbitmq.conf`: loopback only, and watermarks for a machine shared with others. A client's
+/// certificate is checked where it shows one.
+fn conf(ports: &Ports, certificates: &Certificates) -> String {
+    let file = |path: PathBuf| path.display().to_string();
+    let settings = [
+        ("listeners.tcp.1", format!("127.0.0.1:{}", ports["client"])),
+        ("listeners.ssl.1", format!("127.0.0.1:{}", ports["tls"])),
+        ("ssl_options.cacertfile", file(certificates.ca())),
+        ("ssl_options.certfile", file(certificates.server())),
+        ("ssl_options.keyfile", file(certificates.server_key())),
+        ("ssl_options.verify", "verify_peer".into()),
+        ("ssl_options.fail_if_no_peer_cert", "false".into()),
+        ("vm_memory_high_watermark.relative", "0.4".into()),
+        ("disk_free_limit.absolute", "200MB".into()),
+        ("log.console", "false".into()),
+        ("log.file.level", "info".into()),
+    ];
+    settings.map(|(key, value)| format!("{key} = {value}\n")).concat()
 }
 
 fn quoted(word: &str) -> String {
@@ -164,8 +178,9 @@ mod tests {
     #[test]
     fn every_listener_is_on_loopback() {
         let ports = ports::usual(Name::Rabbit310).swap_remove(0);
-        let text = conf(&ports);
+        let text = conf(&ports, &Certificates::in_dir("/c".into()));
         let listeners: Vec<_> = text.lines().filter(|l| l.starts_with("listeners.")).collect();
-        assert_eq!(listeners, ["listeners.tcp.1 = 127.0.0.1:27672"]);
+        assert_eq!(listeners, ["listeners.tcp.1 = 127.0.0.1:27672", "listeners.ssl.1 = 127.0.0.1:27671"]);
+        assert!(text.contains("ssl_options.cacertfile = /c/ca.pem\n"), "{text}");
     }
 }

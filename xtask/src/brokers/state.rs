@@ -214,7 +214,8 @@ impl Store {
 
 /// The error for a broker that the state file does not have.
 pub(super) fn not_up(name: &str) -> Error {
-    Error::new(format_args!("{name} is not up: run `cargo xtask brokers up {name}`"))
+    let broker = name.split('-').next().unwrap_or(name);
+    Error::new(format_args!("{name} is not up: run `cargo xtask brokers up {broker}`"))
 }
 
 /// The target folder that the running program lies in; Cargo marks it.

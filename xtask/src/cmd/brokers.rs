@@ -98,7 +98,7 @@ fn take_down(store: &Store, names: &[String], purge: bool) -> Result<()> {
 fn restart(control: &Control, name: &str) -> Result<()> {
     let nodes = control.nodes(name)?;
     let begun = Instant::now();
-    nodes.iter().try_for_each(|node| control.stop(node))?;
+    control.stop_all(&nodes)?;
     let stopped = begun.elapsed();
     nodes.iter().try_for_each(|node| control.start(node))?;
     nodes.iter().try_for_each(|node| control.wait_ready(node, READY).map(drop))?;
