@@ -82,6 +82,24 @@ impl Headers {
         Self(Vec::new())
     }
 
+    /// Headers from pairs that may name a header twice: the first place and the last value count.
+    pub(crate) fn from_pairs(pairs: Vec<(String, HeaderValue)>) -> Self {
+        if pairs.len() <= 32 {
+            return pairs.into_iter().collect();
+        }
+        // Many foreign headers: one look-up each, not one search.
+        let mut places = std::collections::HashMap::with_capacity(pairs.len());
+        let mut headers: Vec<(String, HeaderValue)> = Vec::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            let place = *places.entry(name.clone()).or_insert(headers.len());
+            match headers.get_mut(place) {
+                Some((_, old)) => *old = value,
+                None => headers.push((name, value)),
+            }
+        }
+        Self(headers)
+    }
+
     /// The value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&HeaderValue> {

@@ -61,6 +61,15 @@ impl MessageId {
         Self(Repr::Minted(process_prefix(), counter))
     }
 
+    /// The id as text, written into a buffer on the stack if it was minted: no allocation.
+    #[must_use]
+    pub fn text<'a>(&'a self, buffer: &'a mut IdText) -> &'a str {
+        match &self.0 {
+            Repr::Text(text) => text,
+            Repr::Minted(prefix, counter) => buffer.write(*prefix, *counter),
+        }
+    }
+
     /// True if mq made it: then it is within every limit.
     pub(crate) fn is_minted(&self) -> bool {
         matches!(self.0, Repr::Minted(..))
@@ -74,12 +83,34 @@ impl MessageId {
     }
 }
 
+/// Room for the text of a minted id. Make it with `Default`.
+#[derive(Clone, Debug)]
+pub struct IdText([u8; SCHEME.len() + 33]);
+
+impl Default for IdText {
+    fn default() -> Self {
+        let mut bytes = [b'-'; SCHEME.len() + 33];
+        bytes[..SCHEME.len()].copy_from_slice(SCHEME.as_bytes());
+        Self(bytes)
+    }
+}
+
+impl IdText {
+    fn write(&mut self, prefix: u64, counter: u64) -> &str {
+        let (_, digits) = self.0.split_at_mut(SCHEME.len());
+        let (left, right) = digits.split_at_mut(17);
+        for (place, number) in [(&mut left[..16], prefix), (right, counter)] {
+            for (n, digit) in place.iter_mut().enumerate() {
+                *digit = b"0123456789abcdef"[(number >> (60 - 4 * n) & 15) as usize];
+            }
+        }
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Repr::Minted(prefix, counter) => write!(f, "{SCHEME}{prefix:016x}-{counter:016x}"),
-            Repr::Text(text) => f.write_str(text),
-        }
+        f.write_str(self.text(&mut IdText::default()))
     }
 }
 
@@ -129,6 +160,8 @@ mod tests {
     fn text_round_trip_keeps_equality() {
         let id = MessageId::mint();
         assert_eq!(MessageId::from(id.to_string()), id);
+        let id = MessageId(Repr::Minted(0x0123_4567_89ab_cdef, 0xfedc));
+        assert_eq!(id.to_string(), "mq1-0123456789abcdef-000000000000fedc");
         for odd in [
             "mq1-",
             "mq1-00-00",

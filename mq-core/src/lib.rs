@@ -9,6 +9,7 @@ mod headers;
 mod id;
 pub mod limits;
 mod message;
+pub mod protocol;
 mod secret;
 pub mod spec;
 mod sync;
@@ -22,7 +23,7 @@ pub use backoff::{Backoff, RetryPolicy};
 pub use capability::{Ability, Atomicity, Capabilities, Limits, Order, Requirements, Sharing, Support};
 pub use error::{Error, Fate, Kind, Result, Status};
 pub use headers::{HeaderValue, Headers};
-pub use id::MessageId;
+pub use id::{IdText, MessageId};
 pub use message::Message;
 pub use secret::Secret;
 pub use spec::{

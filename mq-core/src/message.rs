@@ -84,7 +84,7 @@ impl Message {
 
 /// Setters.
 impl Message {
-    fn meta_mut(&mut self) -> &mut Meta {
+    pub(crate) fn meta_mut(&mut self) -> &mut Meta {
         self.meta.get_or_insert_default()
     }
 

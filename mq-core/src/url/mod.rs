@@ -7,6 +7,7 @@ mod query;
 mod show;
 
 pub use common::Common;
+pub(crate) use percent::decode as percent_decode;
 pub use query::Query;
 
 use crate::secret::Secret;
