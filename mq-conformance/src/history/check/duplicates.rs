@@ -1,0 +1,69 @@
+//! Every delivery beyond the first needs its own excuse.
+
+use super::{AnomalyKind, Decision, Delivery, End, Judge, Settled};
+
+impl Judge<'_> {
+    pub(super) fn duplicates(&mut self) {
+        let mut streams: Vec<_> =
+            self.streams.iter().filter(|(_, d)| d.len() > 1).map(|(k, d)| (*k, d.clone())).collect();
+        streams.sort_unstable();
+        for ((place, group, value), deliveries) in streams {
+            let unexplained = self.unexplained(value, &deliveries);
+            self.verdict.summary.explained += deliveries.len() - 1 - unexplained;
+            self.verdict.summary.unexplained += unexplained;
+            if unexplained > 0 {
+                let times: Vec<_> = deliveries.iter().map(|i| self.delivery(*i).at).collect();
+                let text = format!(
+                    "delivered at {times:?} from place {place} to group {group:?}; {unexplained} of them have no excuse"
+                );
+                self.accuse(AnomalyKind::Duplicate, value, text);
+            }
+        }
+    }
+
+    /// How many deliveries after the first have no excuse. Each earlier delivery excuses as many later ones as it
+    /// can have come back; each fault that met the send excuses one. What is an excuse at one moment stays one at
+    /// every later moment, so taking the first that is free loses nothing.
+    fn unexplained(&self, value: u64, deliveries: &[usize]) -> usize {
+        let mut used = vec![0usize; deliveries.len()];
+        let mut resends = 0;
+        let mut unexplained = 0;
+        for (n, index) in deliveries.iter().enumerate().skip(1) {
+            let again = self.delivery(*index);
+            let free = (0..n).find(|j| used[*j] < self.returns(self.delivery(deliveries[*j]), again));
+            if let Some(j) = free {
+                used[j] += 1;
+            } else if self.sends.get(&value).is_some_and(|s| resends < self.resends(s, again.at)) {
+                resends += 1;
+            } else {
+                unexplained += 1;
+            }
+        }
+        unexplained
+    }
+
+    /// How often `first` can have come back before `again`.
+    fn returns(&self, first: &Delivery, again: &Delivery) -> usize {
+        let end = self.durable(first).unwrap_or(again.at).min(again.at);
+        let fault = usize::from(self.fault_between(first.at, end));
+        let back = match first.settled {
+            Some((Settled::Back, at)) if at <= again.at => 1,
+            _ => usize::from(self.undone(first, again)),
+        };
+        if back + fault > 0 {
+            return back + fault;
+        }
+        let shifted = self.shift_between(Some(first.consumer), first.at, end);
+        let held = first.settled.map_or(again.at, |(_, at)| at).saturating_sub(first.at);
+        let expired = self.allowed.max_hold.is_some_and(|max| held >= max);
+        usize::from(shifted || expired)
+    }
+
+    /// True if the transaction that acknowledges a delivery did not certainly commit.
+    fn undone(&self, first: &Delivery, again: &Delivery) -> bool {
+        let tx = first.transaction.and_then(|t| self.history.transactions.get(t));
+        tx.is_some_and(|tx| {
+            tx.span.from <= again.at && !(tx.decision == Decision::Commit && tx.span.end == End::Ok)
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The history checker, checked: every kind of planted anomaly is found, and no clean history is accused.
+
+mod planted;
+mod planted_topic;
+mod sim;
+
+use mq_conformance::history::{Allowed, AnomalyKind, History, check};
+
+#[test]
+fn clean_histories_are_accused_of_nothing() {
+    let mut explained = 0;
+    let mut faults = 0;
+    for seed in 0..1000 {
+        let history = sim::run(seed);
+        let verdict = check(&history, &sim::allowed());
+        assert!(verdict.is_clean(), "seed {seed}: {verdict}");
+        explained += verdict.summary.explained;
+        faults += history.faults.len();
+        assert!(verdict.summary.delivered > 0, "seed {seed} did nothing");
+    }
+    assert!(explained > 1000 && faults > 1000, "the histories have {explained} duplicates, {faults} faults");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history_and_verdict() {
+    for seed in [1, 7, 99] {
+        assert_eq!(sim::run(seed), sim::run(seed));
+    }
+}
+
+/// Kinds of mutations of clean histories, each with what it must be found as.
+#[test]
+fn anomalies_planted_into_random_histories_are_found() {
+    for (name, kind, plant) in planted::MUTATIONS {
+        let mut planted = 0;
+        for seed in 0..200 {
+            let mut history = sim::run(seed);
+            if !plant(&mut history) {
+                continue;
+            }
+            planted += 1;
+            let verdict = check(&history, &sim::allowed());
+            assert!(verdict.count(*kind) > 0, "{name}, seed {seed}: not found; {verdict}");
+        }
+        assert!(planted >= 3, "{name} was planted only {planted} times");
+    }
+}
+
+#[test]
+fn each_kind_has_three_plantings_by_hand_and_each_is_found() {
+    let all: Vec<_> = planted::BY_HAND.iter().chain(planted_topic::BY_HAND).collect();
+    for kind in AnomalyKind::ALL {
+        let plantings = all.iter().filter(|(_, k, _)| *k == kind).count();
+        assert!(plantings >= 3, "{kind:?} has only {plantings} plantings");
+    }
+    for (name, kind, build) in all {
+        let verdict = check(&build(), &Allowed::default());
+        assert!(verdict.count(*kind) > 0, "{name}: {kind:?} not found; {verdict}");
+        let others = verdict.anomalies.iter().filter(|a| a.kind != *kind).count();
+        assert_eq!(others, 0, "{name}: accused of more than was planted: {verdict}");
+    }
+}
+
+#[test]
+fn what_was_open_at_a_fault_is_told() {
+    let told: usize = (0..50)
+        .map(|seed| {
+            let h: History = sim::run(seed);
+            h.faults
+                .iter()
+                .map(|f| h.at_fault(f))
+                .map(|a| a.unconfirmed + a.held + a.undurable)
+                .sum::<usize>()
+        })
+        .sum();
+    assert!(told > 50, "{told}");
+}
