@@ -310,6 +310,11 @@ impl Message {
         self.id.as_ref().expect("the core stamps every message before a driver sees it")
     }
 
+    /// True if it carries anything beyond payload, key and id: then options have to be checked.
+    pub(crate) const fn has_options(&self) -> bool {
+        self.meta.is_some()
+    }
+
     /// Removes the due time: the message has waited long enough.
     pub fn clear_due(&mut self) {
         if let Some(meta) = &mut self.meta {

@@ -22,7 +22,7 @@ pub(crate) struct Window {
     max_bytes: u64,
     waiters: Mutex<VecDeque<Arc<Waiter>>>,
     /// A window around this one, for example the client's.
-    outer: Option<Arc<Window>>,
+    outer: Option<Arc<Self>>,
 }
 
 #[derive(Debug)]

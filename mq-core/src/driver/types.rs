@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::id::MessageId;
 use crate::message::Message;
 use crate::spec::{Binding, ExchangeSpec, QueueSpec, TopicSpec};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// What a connection says about itself.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct ConnectionInfo {
     pub capabilities: Capabilities,
     /// Which of them the core must provide over the other roles.
     pub core: CoreDuties,
+    /// The broker's own clock, if it lives in this process: client and broker then agree to the millisecond.
+    pub clock: Option<Clock>,
 }
 
 impl ConnectionInfo {
@@ -33,7 +35,14 @@ impl ConnectionInfo {
         capabilities: Capabilities,
         core: CoreDuties,
     ) -> Self {
-        Self { backend, product: product.into(), capabilities, core }
+        Self { backend, product: product.into(), capabilities, core, clock: None }
+    }
+
+    /// Lets the client read the broker's clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
     }
 }
 

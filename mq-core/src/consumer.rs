@@ -1,0 +1,335 @@
+//! Receiving from a queue or topic.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backoff::RetryPolicy;
+use crate::client::Client;
+use crate::deadline::within;
+use crate::delivery::Delivery;
+use crate::driver::{ConsumerOptions, Control, Flushed, Incoming, Mode, Sort, Start, Target};
+use crate::error::{Error, Kind, Result};
+use crate::event::ClientEvent;
+use crate::{Ability, DeathReason};
+
+pub(crate) mod arrive;
+pub(crate) mod core;
+pub(crate) mod credit;
+pub(crate) mod flusher;
+pub(crate) mod pump;
+pub(crate) mod session;
+pub(crate) mod settle;
+pub(crate) mod stash;
+
+use self::core::ConsumerCore;
+use self::session::Session;
+
+/// Builds a [`Consumer`].
+#[derive(Debug)]
+pub struct ConsumerBuilder {
+    client: Client,
+    options: ConsumerOptions,
+    retry: Option<RetryPolicy>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(client: Client, source: Target, mode: Mode) -> Self {
+        let mut options = ConsumerOptions::new(source, mode);
+        if options.mode == Mode::Broadcast {
+            options.start = Start::Latest;
+        }
+        Self { client, options, retry: None }
+    }
+
+    /// Messages held unsettled at most, those waiting inside the consumer included. Default 100, at least 1.
+    #[must_use]
+    pub fn prefetch(mut self, messages: u32) -> Self {
+        self.options.prefetch = messages;
+        self
+    }
+
+    /// Where a group without stored offsets (default earliest), a broadcast (default latest) or a browse starts.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// The only consumer of its queue: further ones wait until this one is gone.
+    #[must_use]
+    pub fn exclusive(mut self) -> Self {
+        if self.options.mode == Mode::Shared {
+            self.options.mode = Mode::Exclusive;
+        }
+        self
+    }
+
+    /// How a failing message is retried. Default: the queue's policy as this client declared it, else
+    /// [`RetryPolicy::default`].
+    #[must_use]
+    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
+        self.retry = Some(policy.into());
+        self
+    }
+
+    /// Opens the consumer. When this returns, its start position is fixed.
+    ///
+    /// # Errors
+    /// [`NotFound`](Kind::NotFound), [`Unsupported`](Kind::Unsupported) for a mode the backend does not have,
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) for a prefetch of 0 or a bad policy.
+    ///
+    /// # Cancel safety
+    /// A consumer that was opened is closed again.
+    pub async fn open(self) -> Result<Consumer> {
+        let core = self.finish()?;
+        let mut consumer = Consumer { core, session: None, buffer: VecDeque::new(), arrivals: Vec::new() };
+        let deadline = consumer.core.client.inner.options.admin_deadline;
+        within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
+        Ok(consumer)
+    }
+
+    fn finish(mut self) -> Result<Arc<ConsumerCore>> {
+        let inner = Arc::clone(&self.client.inner);
+        if self.options.prefetch == 0 {
+            return Err(Error::config("a prefetch of 0 would mean no bound or no message; use at least 1"));
+        }
+        let can = &inner.info.capabilities;
+        match self.options.mode {
+            Mode::Shared => can.check(Ability::Queues)?,
+            Mode::Exclusive => can.check(Ability::Exclusive)?,
+            Mode::Group(_) => can.check(Ability::Topics)?,
+            Mode::Broadcast => can.check(Ability::Broadcast)?,
+            Mode::Browse => can.check(Ability::Browse)?,
+        }
+        let source = &mut self.options.source;
+        source.name = inner.full_name(source.sort.as_str(), &source.name)?;
+        if let Mode::Group(group) = &mut self.options.mode {
+            *group = inner.full_name("group", group)?;
+        }
+        let declared = inner.queue_spec(&self.options.source.name);
+        if let Some(spec) = &declared {
+            self.options.max_deaths = spec.max_deaths;
+        }
+        let retry = self.retry.or(declared.and_then(|s| s.retry)).unwrap_or_default();
+        retry.check()?;
+        Ok(Arc::new(ConsumerCore::new(self.client, self.options, retry)))
+    }
+}
+
+/// Receives messages, each as a [`Delivery`] to settle exactly once.
+///
+/// After a loss of the connection the consumer opens itself again: what it held becomes void and comes again.
+#[derive(Debug)]
+pub struct Consumer {
+    pub(crate) core: Arc<ConsumerCore>,
+    session: Option<Arc<Session>>,
+    buffer: VecDeque<Incoming>,
+    arrivals: Vec<crate::driver::Arrival>,
+}
+
+impl Consumer {
+    /// The next message; waits for it as long as the consumer lives. [`recv_for`](Self::recv_for) waits for a
+    /// time only.
+    ///
+    /// # Errors
+    /// [`NotFound`](Kind::NotFound) when the queue or topic is gone, [`Closed`](Kind::Closed) when the client is.
+    /// Losses of the connection are no errors: the consumer resumes by itself.
+    ///
+    /// # Cancel safety
+    /// No message is lost.
+    pub async fn recv(&mut self) -> Result<Delivery> {
+        loop {
+            if let Some(delivery) = self.next_ready() {
+                return Ok(delivery);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next message, or `None` if none came within this time.
+    ///
+    /// # Errors
+    /// As for [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// No message is lost.
+    pub async fn recv_for(&mut self, at_most: Duration) -> Result<Option<Delivery>> {
+        match tokio::time::timeout(at_most, self.recv()).await {
+            Ok(result) => result.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Up to `max` messages: waits for the first one, at most this long, and takes what is there then.
+    ///
+    /// # Errors
+    /// As for [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// No message is lost.
+    pub async fn recv_batch(&mut self, max: usize, at_most: Duration) -> Result<Vec<Delivery>> {
+        let mut batch = Vec::new();
+        if max == 0 {
+            return Ok(batch);
+        }
+        let Some(first) = self.recv_for(at_most).await? else { return Ok(batch) };
+        batch.push(first);
+        while batch.len() < max {
+            let Some(delivery) = self.next_ready() else { break };
+            batch.push(delivery);
+        }
+        Ok(batch)
+    }
+
+    /// The next delivery that is here already.
+    fn next_ready(&mut self) -> Option<Delivery> {
+        let session = self.session.as_ref()?;
+        if session.stash.is_some() {
+            return session.next_in_order(&mut self.buffer);
+        }
+        while let Some(incoming) = self.buffer.pop_front() {
+            if let Some(delivery) = session.accept(incoming) {
+                return Some(delivery);
+            }
+        }
+        None
+    }
+
+    /// Brings at least one arrival, or a new session.
+    async fn fill(&mut self) -> Result<()> {
+        let Some(session) = &self.session else {
+            return self.reopen().await.map_err(|e| self.core.explain(e));
+        };
+        let session = Arc::clone(session);
+        let Err(error) = session.fill(&mut self.arrivals, &mut self.buffer).await else { return Ok(()) };
+        self.buffer.clear();
+        self.session = None;
+        session.kill();
+        if error.kind() == Kind::Disconnected {
+            let pause = self.core.client.inner.options.reconnect.next_pause(1);
+            self.core.client.inner.link.moved_on(session.generation, pause).await;
+            return Ok(());
+        }
+        Err(self.core.explain(error))
+    }
+
+    /// Opens the consumer on the live connection, as often as it takes.
+    async fn reopen(&mut self) -> Result<()> {
+        let first = !self.core.opened_before();
+        let session = self.core.open_session().await?;
+        if !first {
+            let name = self.core.client.inner.short_name(&self.core.options.source.name).to_owned();
+            self.core.client.inner.link.events.emit(ClientEvent::ConsumerResumed(name));
+        }
+        self.buffer.clear();
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// No further delivery until [`resume`](Self::resume). What was delivered can be settled.
+    ///
+    /// # Errors
+    /// The consumer goes on as before.
+    ///
+    /// # Cancel safety
+    /// It is paused or not.
+    pub async fn pause(&mut self) -> Result<()> {
+        self.control(Control::Pause).await
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// The consumer stays paused.
+    ///
+    /// # Cancel safety
+    /// It is resumed or not.
+    pub async fn resume(&mut self) -> Result<()> {
+        self.control(Control::Resume).await
+    }
+
+    /// Reads on from another position, on these partitions or (empty) on all that are assigned here. What is held
+    /// from them becomes void; the group's stored offsets follow.
+    ///
+    /// # Errors
+    /// [`Unsupported`](Kind::Unsupported) where the backend cannot; the position did not change.
+    ///
+    /// # Cancel safety
+    /// The position changed or not.
+    pub async fn seek(&mut self, to: Start, partitions: &[u32]) -> Result<()> {
+        self.core.client.capabilities().check(Ability::Seek)?;
+        if self.core.options.source.sort != Sort::Topic {
+            return Err(self
+                .core
+                .explain(Error::unsupported("a queue has no positions to seek; use a topic")));
+        }
+        self.control(Control::Seek(to, partitions.to_vec())).await?;
+        if let Some(session) = &self.session {
+            session.drop_buffered(&mut self.buffer, partitions);
+        }
+        Ok(())
+    }
+
+    async fn control(&mut self, control: Control) -> Result<()> {
+        let deadline = self.core.client.inner.options.admin_deadline;
+        let call = async {
+            loop {
+                let Some(session) = &self.session else {
+                    self.reopen().await?;
+                    continue;
+                };
+                return session.driver.control(control).await;
+            }
+        };
+        within("control consumer", deadline, call).await.map_err(|e| self.core.explain(e))
+    }
+
+    /// Pushes recorded acks out and says how far the broker answers for them.
+    ///
+    /// # Errors
+    /// The acks may not have reached the broker; their messages may come again.
+    ///
+    /// # Cancel safety
+    /// Recorded acks stay recorded.
+    pub async fn flush_acks(&self) -> Result<Flushed> {
+        let Some(session) = &self.session else { return Ok(Flushed::Taken) };
+        session.flush().await.map_err(|e| self.core.explain(e))
+    }
+
+    /// Messages held unsettled now, those waiting inside the consumer included.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.session.as_ref().map_or(0, |s| s.credit.held())
+    }
+
+    /// Flushes acks, gives back what is held (uncounted) and leaves. Deliveries in other hands become void.
+    ///
+    /// # Errors
+    /// What was not given back comes again when the broker notices.
+    ///
+    /// # Cancel safety
+    /// The close goes on in the background.
+    pub async fn close(mut self) -> Result<()> {
+        self.buffer.clear();
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let core = Arc::clone(&self.core);
+        let closing = tokio::spawn(async move { session.close().await });
+        closing.await.unwrap_or_else(|e| Err(crate::client::panicked(&e))).map_err(|e| core.explain(e))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { session.close().await })),
+            Err(_) => {
+                session.kill();
+            }
+        }
+    }
+}
+
+/// Why a message is not delivered but dead-lettered.
+pub(crate) type Unfit = (DeathReason, &'static str);

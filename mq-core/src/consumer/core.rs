@@ -1,0 +1,84 @@
+//! What stays the same over all sessions of a consumer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::backoff::RetryPolicy;
+use crate::client::Client;
+use crate::deadline::Budget;
+use crate::driver::{ConsumerOptions, Mode, Sort};
+use crate::error::{Error, Kind, Result};
+use crate::limits::DLQ_SUFFIX;
+
+use super::session::Session;
+
+/// The settings of a consumer.
+#[derive(Debug)]
+pub(crate) struct ConsumerCore {
+    pub(crate) client: Client,
+    pub(crate) options: ConsumerOptions,
+    pub(crate) retry: RetryPolicy,
+    opened: AtomicBool,
+}
+
+impl ConsumerCore {
+    pub(crate) fn new(client: Client, options: ConsumerOptions, retry: RetryPolicy) -> Self {
+        Self { client, options, retry, opened: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn opened_before(&self) -> bool {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// True if deliveries of this consumer are settled with the broker: a browse and a broadcast only look.
+    pub(crate) fn settles(&self) -> bool {
+        !matches!(self.options.mode, Mode::Browse | Mode::Broadcast)
+    }
+
+    /// The dead-letter queue: `<queue>.dlq`, or `<topic>.<group>.dlq`.
+    pub(crate) fn dead_letters(&self) -> String {
+        let source = &self.options.source.name;
+        match &self.options.mode {
+            // The group's name carries the prefix too; once is enough.
+            Mode::Group(group) => format!("{source}.{}{DLQ_SUFFIX}", self.client.inner.short_name(group)),
+            _ => format!("{source}{DLQ_SUFFIX}"),
+        }
+    }
+
+    /// Opens a session on the live connection; waits for one as long as the client lives.
+    pub(crate) async fn open_session(self: &Arc<Self>) -> Result<Arc<Session>> {
+        let inner = &self.client.inner;
+        let mut failures = 0;
+        loop {
+            let mut budget = Budget::new("open consumer", inner.options.admin_deadline);
+            let (generation, connection) = match inner.link.connection(&mut budget).await {
+                Ok(live) => live,
+                Err(e) if e.kind() == Kind::Timeout && self.opened_before() => continue,
+                Err(e) => return Err(e),
+            };
+            match budget.run(connection.open_consumer(&self.options)).await.and_then(|r| r) {
+                Ok(driver) => {
+                    self.opened.store(true, Ordering::Relaxed);
+                    return Ok(Session::start(Arc::clone(self), driver, generation));
+                }
+                Err(e) if e.kind() == Kind::Disconnected || (e.is_temporary() && self.opened_before()) => {
+                    failures += 1;
+                    inner.link.moved_on(generation, inner.options.reconnect.next_pause(failures)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Names the place and the backend in an error of this consumer.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let inner = &self.client.inner;
+        let sort = if self.options.source.sort == Sort::Topic { "topic" } else { "queue" };
+        let error = error.with_operation("receive").with_backend(inner.info.backend);
+        if error.context(sort).is_some() {
+            error
+        } else {
+            error.with_context(sort, inner.short_name(&self.options.source.name))
+        }
+    }
+}

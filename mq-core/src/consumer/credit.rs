@@ -1,0 +1,85 @@
+//! Counts what a consumer holds and wakes the one who waits for room.
+
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// Set while someone waits for room; the lower bits count what is held.
+const WAITING: u64 = 1 << 32;
+
+/// Deliveries held, bounded by the prefetch.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    state: AtomicU64,
+    max: u32,
+    waiter: Mutex<Option<Waker>>,
+}
+
+impl Credit {
+    pub(crate) fn new(max: u32) -> Self {
+        Self { state: AtomicU64::new(0), max, waiter: Mutex::new(None) }
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn held(&self) -> u32 {
+        self.state.load(Ordering::Acquire) as u32
+    }
+
+    /// How many more may be taken. Only the receiving side takes, so this can only grow meanwhile.
+    pub(crate) fn free(&self) -> u32 {
+        self.max.saturating_sub(self.held())
+    }
+
+    pub(crate) fn take(&self, n: u32) {
+        self.state.fetch_add(u64::from(n), Ordering::AcqRel);
+    }
+
+    /// Gives back and returns how many are still held.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn give(&self, n: u32) -> u32 {
+        let before = self.state.fetch_sub(u64::from(n), Ordering::AcqRel);
+        if before & WAITING != 0 {
+            self.state.fetch_and(!WAITING, Ordering::AcqRel);
+            if let Some(waker) = self.waiter.lock().take() {
+                waker.wake();
+            }
+        }
+        (before as u32).wrapping_sub(n)
+    }
+
+    /// Waits until there is room. One waiter at a time.
+    ///
+    /// # Cancel safety
+    /// Takes nothing.
+    pub(crate) async fn room(&self) {
+        poll_fn(|cx| {
+            if self.free() > 0 {
+                return Poll::Ready(());
+            }
+            *self.waiter.lock() = Some(cx.waker().clone());
+            self.state.fetch_or(WAITING, Ordering::AcqRel);
+            // What was given back before the flag was set woke nobody.
+            if self.free() > 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+#[cfg(all(test, not(mq_loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn the_waiter_is_woken_when_there_is_room() {
+        let credit = Arc::new(Credit::new(2));
+        credit.take(2);
+        let other = Arc::clone(&credit);
+        let waiting = tokio::spawn(async move { other.room().await });
+        tokio::task::yield_now().await;
+        assert_eq!(credit.give(1), 1);
+        waiting.await.unwrap();
+        assert_eq!((credit.held(), credit.free()), (1, 1));
+    }
+}

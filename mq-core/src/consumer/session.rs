@@ -1,0 +1,190 @@
+//! A consumer on one connection: credit, acks, and what becomes of both when the connection goes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::deadline::within;
+use crate::delivery::Delivery;
+use crate::driver::erased::DynConsumer;
+use crate::driver::{AckNow, Arrival, Flushed, Incoming, Mode, Tag};
+use crate::error::{Error, Kind, Result};
+
+use super::core::ConsumerCore;
+use super::credit::Credit;
+use super::flusher::Flusher;
+use super::pump::Pump;
+use super::stash::Stash;
+
+/// How long one receive of the driver waits for something to come.
+const WAIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Session {
+    pub(crate) core: Arc<ConsumerCore>,
+    pub(crate) driver: Arc<dyn DynConsumer>,
+    pub(crate) generation: u64,
+    pub(crate) credit: Credit,
+    /// Deliveries of a dead session are void: nothing is settled through it any more.
+    dead: AtomicBool,
+    pub(super) flusher: Flusher,
+    /// Receives in the background, so that a rebalance is heard while the application is busy.
+    pub(super) pump: Option<Pump>,
+    /// Retries in place, for a group.
+    pub(super) stash: Option<Stash>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("source", &self.core.options.source)
+            .field("generation", &self.generation)
+            .field("held", &self.credit.held())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(super) fn start(core: Arc<ConsumerCore>, driver: Arc<dyn DynConsumer>, generation: u64) -> Arc<Self> {
+        let prefetch = core.options.prefetch;
+        let pumped = matches!(core.options.mode, Mode::Group(_));
+        let session = Arc::new(Self {
+            core,
+            driver,
+            generation,
+            credit: Credit::new(prefetch),
+            dead: AtomicBool::new(false),
+            flusher: Flusher::new(prefetch),
+            pump: pumped.then(Pump::new),
+            stash: pumped.then(Stash::default),
+        });
+        if pumped {
+            Pump::spawn(&session);
+        }
+        session
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Makes all its deliveries void. Returns true the first time.
+    pub(crate) fn kill(&self) -> bool {
+        let first = !self.dead.swap(true, Ordering::AcqRel);
+        if first {
+            self.flusher.stop();
+            if let Some(pump) = &self.pump {
+                pump.stop();
+            }
+        }
+        first
+    }
+
+    /// Waits for arrivals and sorts them into the buffer.
+    pub(super) async fn fill(
+        &self,
+        arrivals: &mut Vec<Arrival>,
+        buffer: &mut VecDeque<Incoming>,
+    ) -> Result<()> {
+        if let (Some(pump), Some(stash)) = (&self.pump, &self.stash) {
+            return tokio::select! {
+                filled = pump.fill(buffer) => filled,
+                () = stash.changed() => Ok(()),
+            };
+        }
+        self.receive(arrivals).await?;
+        self.sort(arrivals, buffer).await;
+        Ok(())
+    }
+
+    /// One receive of the driver: as many as there is credit for, or changes only while there is none.
+    pub(super) async fn receive(&self, arrivals: &mut Vec<Arrival>) -> Result<()> {
+        let free = self.credit.free() as usize;
+        if free > 0 {
+            return self.driver.receive(arrivals, free, WAIT).await;
+        }
+        tokio::select! {
+            biased;
+            () = self.credit.room() => Ok(()),
+            changes = self.driver.receive(arrivals, 0, WAIT) => changes,
+        }
+    }
+
+    /// Turns an arrival into a delivery, unless it must not be delivered.
+    #[inline]
+    pub(crate) fn accept(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
+        let unfit = if self.core.settles() { self.judge(&incoming) } else { None };
+        Flusher::ensure(self);
+        let mut delivery = Delivery::new(Arc::clone(self), incoming);
+        let Some((reason, error)) = unfit else { return Some(delivery) };
+        delivery.bury_in_background(reason, error);
+        None
+    }
+
+    /// The next delivery of a group that does not overtake a failed one of its key.
+    pub(super) fn next_in_order(self: &Arc<Self>, buffer: &mut VecDeque<Incoming>) -> Option<Delivery> {
+        let (Some(stash), Some(pump)) = (&self.stash, &self.pump) else { return None };
+        while let Some(incoming) = stash.take_ready() {
+            if let Some(delivery) = self.accept(incoming) {
+                return Some(delivery);
+            }
+        }
+        if buffer.is_empty() {
+            pump.take(buffer);
+        }
+        while let Some(incoming) = buffer.pop_front() {
+            if let Some(passed) = stash.pass(incoming)
+                && let Some(delivery) = self.accept(passed)
+            {
+                return Some(delivery);
+            }
+        }
+        None
+    }
+
+    /// Records an ack; puts it on the wire soon.
+    pub(crate) fn ack(&self, tag: Tag) -> Result<()> {
+        if self.is_dead() {
+            return Err(void());
+        }
+        let now = self.driver.ack(&[tag]);
+        let held = self.settled();
+        if now == AckNow::Recorded {
+            self.flusher.recorded(held == 0);
+        }
+        Ok(())
+    }
+
+    /// One delivery less is held; returns how many are left.
+    pub(crate) fn settled(&self) -> u32 {
+        self.credit.give(1)
+    }
+
+    pub(crate) async fn flush(&self) -> Result<Flushed> {
+        let deadline = self.core.client.inner.options.admin_deadline;
+        let flushed = within("flush acks", deadline, self.driver.flush()).await;
+        if flushed.is_ok() {
+            self.flusher.flushed();
+        }
+        flushed
+    }
+
+    /// Flushes, gives back, leaves.
+    pub(crate) async fn close(&self) -> Result<()> {
+        if !self.kill() {
+            return Ok(());
+        }
+        let grace = self.core.client.inner.options.close_grace;
+        within("close consumer", grace, async {
+            let flushed = self.driver.flush().await;
+            self.driver.close().await.and(flushed.map(drop))
+        })
+        .await
+    }
+}
+
+/// The error of settling a delivery that is void.
+pub(crate) fn void() -> Error {
+    Error::new(Kind::Fenced, "the connection or partition of this delivery is gone; the message comes again")
+}

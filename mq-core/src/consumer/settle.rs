@@ -1,0 +1,321 @@
+//! Settling: ack, retry, dead-letter, give back.
+
+use std::time::Duration;
+
+use crate::deadline::within;
+use crate::delivery::{Delivery, Held, Unsettled};
+use crate::driver::{Change, Incoming, Mode, Settle, Target};
+use crate::error::{Error, Kind, Result};
+use crate::limits::DLQ_SUFFIX;
+use crate::message::Message;
+use crate::spec::QueueSpec;
+use crate::trail::DeathReason;
+
+use super::session::{Session, void};
+
+impl Delivery {
+    /// Done with it: the broker may forget it.
+    ///
+    /// Records the ack and returns; it is put on the wire within 5 ms. A fault before that brings the message
+    /// again; [`Consumer::flush_acks`](crate::Consumer::flush_acks) waits for the broker instead.
+    ///
+    /// # Errors
+    /// [`Fenced`](Kind::Fenced) if the delivery is void: the message comes again.
+    pub fn ack(mut self) -> Result<(), Unsettled> {
+        let Some(held) = &self.held else { return Ok(()) };
+        match held.session.acknowledge(held) {
+            Ok(()) => {
+                held.unblock(&self.message);
+                self.held = None;
+                Ok(())
+            }
+            Err(error) => Err(Unsettled { error, delivery: Box::new(self) }),
+        }
+    }
+
+    /// Failed: tries again by the consumer's retry policy, or dead-letters it after the last attempt.
+    ///
+    /// On a queue a copy with the same id is stored, then this delivery is removed: durable, and the queue goes
+    /// on meanwhile. On a topic group it is delivered again in place.
+    ///
+    /// # Errors
+    /// The delivery is still held, or void.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost; the message may be stored twice, with the same id.
+    pub async fn retry(self, error: &str) -> Result<(), Unsettled> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let now = held.session.core.client.inner.clock.now();
+        let mut copy = self.message.clone();
+        copy.trail_mut().fail(now, error);
+        let failures = copy.trail().map_or(1, |t| t.failures);
+        match held.session.core.retry.after(failures) {
+            Some(pause) => self.again(copy, pause).await,
+            None => self.bury(copy, DeathReason::Attempts, None).await,
+        }
+    }
+
+    /// Failed: tries again after this pause, whatever the policy says about pauses and attempts.
+    ///
+    /// # Errors
+    /// The delivery is still held, or void.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost; the message may be stored twice, with the same id.
+    pub async fn retry_after(self, pause: Duration, error: &str) -> Result<(), Unsettled> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let mut copy = self.message.clone();
+        copy.trail_mut().fail(held.session.core.client.inner.clock.now(), error);
+        self.again(copy, pause).await
+    }
+
+    /// Puts it into the dead-letter queue, with a reason for those who look there.
+    ///
+    /// # Errors
+    /// The delivery is still held, or void.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost; the message may be stored twice, with the same id.
+    pub async fn dead_letter(self, why: &str) -> Result<(), Unsettled> {
+        let copy = self.message.clone();
+        self.bury(copy, DeathReason::Rejected, Some(why)).await
+    }
+
+    /// Gives it back uncounted: it goes to another consumer, or comes here again.
+    ///
+    /// # Errors
+    /// The delivery is still held, or void.
+    ///
+    /// # Cancel safety
+    /// It is given back or still held by the broker for this consumer until that closes.
+    pub async fn requeue(self) -> Result<(), Unsettled> {
+        self.settle_with(|_| Ok(Settle::Requeue)).await
+    }
+
+    /// Holds it for longer, where deliveries are leased; elsewhere there is nothing to do.
+    ///
+    /// # Errors
+    /// The delivery may be void.
+    ///
+    /// # Cancel safety
+    /// The lease was extended or not.
+    pub async fn extend(&self, by: Duration) -> Result<()> {
+        let Some(held) = &self.held else { return Ok(()) };
+        if held.session.is_dead() {
+            return Err(void());
+        }
+        held.session.settle(held, Settle::Extend(by)).await
+    }
+
+    /// Stores the copy for a later attempt and removes this one.
+    async fn again(mut self, mut copy: Message, pause: Duration) -> Result<(), Unsettled> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        held.settling = true;
+        if matches!(held.session.core.options.mode, Mode::Group(_)) {
+            self.again_in_place(copy, pause);
+            return Ok(());
+        }
+        if !pause.is_zero() {
+            copy = copy.deliver_at(held.session.core.client.inner.clock.now().plus(pause));
+        }
+        let target = held.session.core.options.source.clone();
+        self.replace(target, copy).await
+    }
+
+    /// A copy would reach every group of the topic: the same delivery comes again here, in front of its key.
+    fn again_in_place(mut self, copy: Message, pause: Duration) {
+        let Some(held) = self.held.take() else { return };
+        let Some(stash) = held.session.stash.as_ref().filter(|_| !held.session.is_dead()) else { return };
+        let mut incoming = Incoming::new(held.tag, copy).with_deaths(held.deaths);
+        incoming.position = held.position;
+        stash.put(incoming, pause);
+    }
+
+    /// Stores the copy in the dead-letter queue and removes this one.
+    pub(crate) async fn bury(
+        mut self,
+        mut copy: Message,
+        reason: DeathReason,
+        error: Option<&str>,
+    ) -> Result<(), Unsettled> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        held.settling = true;
+        let core = &held.session.core;
+        if !core.settles() {
+            self.held = None;
+            return Ok(());
+        }
+        copy.trail_mut().bury(reason, core.client.inner.short_name(&core.options.source.name), error);
+        copy.clear_due();
+        copy.set_expires(None);
+        let target = Target::queue(core.dead_letters());
+        self.replace(target, copy).await
+    }
+
+    /// Stores a copy elsewhere, then removes this one: in one step where the backend can, else copy, confirm, ack.
+    async fn replace(mut self, target: Target, copy: Message) -> Result<(), Unsettled> {
+        let Some(held) = &self.held else { return Ok(()) };
+        if held.session.is_dead() {
+            return Err(Unsettled { error: void(), delivery: Box::new(self) });
+        }
+        match held.session.store_and_remove(held, target, copy).await {
+            Ok(()) => {
+                held.unblock(&self.message);
+                self.held = None;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(held) = &mut self.held {
+                    held.settling = false;
+                }
+                Err(Unsettled { error, delivery: Box::new(self) })
+            }
+        }
+    }
+
+    async fn settle_with(mut self, how: impl FnOnce(&Message) -> Result<Settle>) -> Result<(), Unsettled> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        held.settling = true;
+        let result = match how(&self.message) {
+            _ if held.session.is_dead() => Err(void()),
+            _ if !held.session.core.settles() => Ok(()),
+            Ok(how) => held.session.settle(held, how).await,
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(()) => {
+                if let Some(held) = self.held.take() {
+                    held.session.settled();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                held.settling = false;
+                Err(Unsettled { error, delivery: Box::new(self) })
+            }
+        }
+    }
+
+    /// Dead-letters what must not be delivered, without holding up the receiver.
+    pub(crate) fn bury_in_background(&mut self, reason: DeathReason, error: &'static str) {
+        let message = std::mem::replace(&mut self.message, Message::new(""));
+        let taken = Self { message, held: self.held.take() };
+        tokio::spawn(taken.bury_or_drop(reason, error));
+    }
+
+    async fn bury_or_drop(self, reason: DeathReason, error: &'static str) {
+        let Some(held) = &self.held else { return };
+        let core = &held.session.core;
+        let keep = reason != DeathReason::Expired
+            || core.client.inner.queue_spec(&core.options.source.name).is_some_and(|q| q.dead_letter_expired);
+        let copy = self.message.clone();
+        let outcome = if keep {
+            self.bury(copy, reason, Some(error)).await
+        } else {
+            tracing::debug!(id = ?self.message.id(), "an expired message is dropped");
+            self.ack()
+        };
+        if let Err(mut unsettled) = outcome {
+            tracing::warn!(error = %unsettled.error, "a message could not be dead-lettered; it comes again");
+            if let Some(held) = &mut unsettled.delivery.held {
+                held.settling = true;
+            }
+            drop(unsettled);
+        }
+    }
+}
+
+impl Held {
+    /// What waited behind this message of a group goes on.
+    fn unblock(&self, message: &Message) {
+        if let Some(stash) = &self.session.stash {
+            stash.settled(self.position.map_or(0, |p| p.partition), message);
+        }
+    }
+
+    /// A delivery was dropped unsettled.
+    pub(crate) fn dropped(self, message: Message) {
+        if self.session.is_dead() {
+            return;
+        }
+        if !self.session.core.settles() {
+            // A browse and a broadcast have nothing to settle; this is how their deliveries usually end.
+            if self.session.acknowledge(&self).is_err() {
+                tracing::debug!("a delivery of an ended session was dropped");
+            }
+            return;
+        }
+        let settling = self.settling;
+        if !settling {
+            tracing::warn!(id = ?message.id(), "a delivery was dropped unsettled; it is retried now");
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let delivery = Delivery { message, held: Some(self) };
+        runtime.spawn(async move {
+            let outcome = if settling {
+                delivery.requeue().await
+            } else {
+                delivery.retry_after(Duration::ZERO, "dropped unsettled").await
+            };
+            if let Err(mut unsettled) = outcome {
+                tracing::warn!(error = %unsettled.error, "a dropped delivery stays with this consumer until it closes");
+                // Not again from here: that would loop.
+                unsettled.delivery.held = None;
+            }
+        });
+    }
+}
+
+impl Session {
+    fn acknowledge(&self, held: &Held) -> Result<()> {
+        if self.core.options.mode == Mode::Browse {
+            self.settled();
+            return Ok(());
+        }
+        self.ack(held.tag)
+    }
+
+    async fn settle(&self, held: &Held, how: Settle) -> Result<()> {
+        let deadline = self.core.client.inner.options.admin_deadline;
+        within("settle", deadline, self.driver.settle(held.tag, how)).await.map_err(|e| self.core.explain(e))
+    }
+
+    /// Stores a copy at the target and removes the original.
+    async fn store_and_remove(&self, held: &Held, target: Target, copy: Message) -> Result<()> {
+        let inner = &self.core.client.inner;
+        // A move within the broker reaches queues; a dead letter of a topic leaves the topic by an ack.
+        let native = !inner.info.core.retry && !matches!(self.core.options.mode, Mode::Group(_));
+        for declared in [false, true] {
+            let stored = if native {
+                self.settle(held, Settle::Move(target.clone(), copy.clone())).await
+            } else {
+                self.store(&target, copy.clone()).await
+            };
+            match stored {
+                Ok(()) if native => {
+                    self.settled();
+                    return Ok(());
+                }
+                Ok(()) => return self.acknowledge(held),
+                // A dead-letter queue that is missing is made: the message must not be lost for that.
+                Err(e) if e.kind() == Kind::NotFound && !declared && target.name.ends_with(DLQ_SUFFIX) => {
+                    inner.apply(Change::DeclareQueue(dead_letter_spec(&target.name))).await?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::not_found("queue", &target.name))
+    }
+
+    /// Stores a copy that mq made: within the broker's limits, not the portable ones of new messages.
+    async fn store(&self, target: &Target, copy: Message) -> Result<()> {
+        let client = &self.core.client;
+        let producer = client.cached_producer(target)?;
+        producer.forward(copy).await.map(drop)
+    }
+}
+
+/// A dead-letter queue: looking at a message counts as no death.
+pub(crate) fn dead_letter_spec(name: &str) -> QueueSpec {
+    QueueSpec::new(name).with_max_deaths(u32::MAX)
+}

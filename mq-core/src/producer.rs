@@ -1,0 +1,311 @@
+//! Sending to a queue or topic.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::client::Client;
+use crate::defaults;
+use crate::driver::{Item, Receipt, Sort, Target};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::message::Message;
+use crate::sender::{Confirming, Sender, To};
+
+/// Lanes of an ordered producer: keys of one lane wait for each other.
+const LANES: usize = 64;
+
+/// Builds a [`Producer`].
+#[derive(Debug)]
+pub struct ProducerBuilder {
+    client: Client,
+    target: Target,
+    messages: u32,
+    bytes: u64,
+    deadline: Duration,
+    ordered: bool,
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(client: Client, target: Target) -> Self {
+        let deadline = client.inner.options.send_deadline;
+        let (messages, bytes) = (defaults::WINDOW_MESSAGES, defaults::WINDOW_BYTES);
+        Self { client, target, messages, bytes, deadline, ordered: false }
+    }
+
+    /// Messages in flight at most; a further send waits. Default 256, at least 1.
+    #[must_use]
+    pub fn window(mut self, messages: u32) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// Bytes in flight at most; one larger message goes alone. Default 16 MiB.
+    #[must_use]
+    pub fn window_bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// How long a send may take, reconnects and re-sends included.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Keeps at most one unconfirmed message of a key in flight, so that a re-send cannot overtake: strict order
+    /// of a key also through faults, at the price of one round trip a message and key. Messages without a key
+    /// share one lane.
+    #[must_use]
+    pub fn ordered(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+
+    /// Makes the producer and checks that its queue or topic exists.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::Kind::NotFound); [`ConfigInvalid`](crate::Kind::ConfigInvalid) for a bad name or an
+    /// empty window.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn build(self) -> Result<Producer> {
+        let producer = self.finish()?;
+        producer.sender.ready().await?;
+        Ok(producer)
+    }
+
+    fn finish(mut self) -> Result<Producer> {
+        self.target.name = self.client.inner.full_name(self.target.sort.as_str(), &self.target.name)?;
+        self.build_for_cache()
+    }
+
+    /// For a target whose name is full already; opened at the first send.
+    pub(crate) fn build_for_cache(self) -> Result<Producer> {
+        if !matches!(self.target.sort, Sort::Queue | Sort::Topic) {
+            return Err(Error::config(
+                "a producer sends to a queue or topic; use Client::exchange for an exchange",
+            ));
+        }
+        if self.messages == 0 || self.bytes == 0 {
+            return Err(Error::config("a send window of 0 would never send; use at least 1"));
+        }
+        let lanes = self.ordered.then(|| Arc::new([const { Semaphore::const_new(1) }; LANES]));
+        let to = To::Target(self.target);
+        let sender = Sender::new(self.client, to, self.messages, self.bytes, self.deadline);
+        Ok(Producer { sender, lanes })
+    }
+}
+
+/// Sends to one queue or topic. Clones share the send window.
+///
+/// A send returns when the broker has the message. When a confirm is lost with its connection, the message is sent
+/// again with the same id while the deadline lasts: at least once, and a duplicate carries the same id.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    sender: Arc<Sender>,
+    lanes: Option<Arc<[Semaphore; LANES]>>,
+}
+
+impl Producer {
+    /// Sends a message and waits until the broker has it.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::Kind::NotFound) if the queue or topic does not exist;
+    /// [`RateLimited`](crate::Kind::RateLimited) if a bounded queue refuses; [`Timeout`](crate::Kind::Timeout) at
+    /// the deadline, with a [`fate`](Error::fate) that says whether it may have been stored; `InvalidMessage`,
+    /// `TooLarge`, `Unsupported` before any I/O.
+    ///
+    /// # Cancel safety
+    /// A message that was handed over may still be stored; one that was not is not sent.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
+        let item = self.item(message.into())?;
+        let _lane = self.lane(&item).await?;
+        self.sender.send(item, true).await
+    }
+
+    /// As [`send`](Self::send), but never sends twice: a lost confirm is an error with
+    /// [`Fate::Unknown`](crate::Fate::Unknown).
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send).
+    pub async fn send_once(&self, message: impl Into<Message>) -> Result<Receipt> {
+        let item = self.item(message.into())?;
+        let _lane = self.lane(&item).await?;
+        self.sender.send(item, false).await
+    }
+
+    /// Hands a message over and returns; the [`Confirmation`] is awaited later. Waits while the send window is
+    /// full. Messages handed over one after the other keep their order (a re-sent one may land later).
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send); the message was not sent then.
+    ///
+    /// # Cancel safety
+    /// A message that was handed over may still be stored; one that was not is not sent.
+    pub async fn hand_over(&self, message: impl Into<Message>) -> Result<Confirmation> {
+        if self.lanes.is_some() {
+            return Err(Error::config("an ordered producer confirms each message before the next: use send"));
+        }
+        let item = self.item(message.into())?;
+        Ok(Confirmation(Some(self.sender.hand_over(item, true).await?)))
+    }
+
+    /// Sends many messages, as far in parallel as the window allows; one result for each, in order.
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send), message by message.
+    pub async fn send_all<M: Into<Message>>(
+        &self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Vec<Result<Receipt>> {
+        let mut flying = Vec::new();
+        for message in messages {
+            flying.push(match self.lanes {
+                Some(_) => Err(self.send(message).await),
+                None => Ok(self.hand_over(message).await),
+            });
+        }
+        let mut results = Vec::with_capacity(flying.len());
+        for flight in flying {
+            results.push(match flight {
+                Ok(Ok(confirmation)) => confirmation.await,
+                Ok(Err(error)) => Err(error),
+                Err(result) => result,
+            });
+        }
+        results
+    }
+
+    /// Messages and bytes in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> (u64, u64) {
+        self.sender.in_flight()
+    }
+
+    /// Waits for what was handed over and lets go of the broker's side. A later send opens it again.
+    ///
+    /// # Errors
+    /// The broker did not answer within the close grace.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn close(&self) -> Result<()> {
+        self.sender.close().await
+    }
+
+    /// Sends a copy that mq made of a received message: it keeps what a foreign producer put in, and the limits of
+    /// new messages do not bind it.
+    pub(crate) async fn forward(&self, mut copy: Message) -> Result<Receipt> {
+        copy.stamp(self.sender.client.inner.clock.now());
+        self.sender.send(Item::new(copy), true).await
+    }
+
+    fn item(&self, message: Message) -> Result<Item> {
+        prepare(&self.sender, message).map(Item::new).map_err(|e| self.sender.explain(e))
+    }
+
+    async fn lane(&self, item: &Item) -> Result<Option<SemaphorePermit<'_>>> {
+        let Some(lanes) = &self.lanes else { return Ok(None) };
+        let hash = item.message.key().unwrap_or_default().iter();
+        let lane = hash.fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add(usize::from(*b))) % LANES;
+        let turn = self.sender.budget().run(lanes[lane].acquire()).await?;
+        turn.map(Some).map_err(|_| Error::closed("producer"))
+    }
+}
+
+/// Checks a message against the limits and abilities of the backend and stamps it.
+pub(crate) fn prepare(sender: &Sender, mut message: Message) -> Result<Message> {
+    let inner = &sender.client.inner;
+    let can = &inner.info.capabilities;
+    limits::check_message(&message, can.limits.max_body)?;
+    let now = inner.clock.now();
+    message.stamp(now);
+    if message.has_options() {
+        check_options(&message, can, now)?;
+    }
+    Ok(message)
+}
+
+fn check_options(message: &Message, can: &crate::Capabilities, now: crate::Timestamp) -> Result<()> {
+    use crate::Ability;
+    if let Some(due) = message.due() {
+        can.check(Ability::Delay)?;
+        if can.limits.max_delay.is_some_and(|max| due.since(now) > max) {
+            let max = can.limits.max_delay.unwrap_or_default();
+            return Err(Error::unsupported(format!(
+                "the delay is longer than {max:?}, the most this backend can do"
+            )));
+        }
+    }
+    if message.expires().is_some() {
+        can.check(Ability::Ttl)?;
+    }
+    if message.priority() > 0 {
+        can.check(Ability::Priority)?;
+    }
+    Ok(())
+}
+
+/// A message that was handed over: await it for the broker's answer. Dropping it gives up the answer, not the
+/// message; a lost confirm is not re-sent then.
+#[derive(Debug)]
+#[must_use = "without the answer nobody knows whether the broker has the message"]
+pub struct Confirmation(Option<Confirming>);
+
+impl Confirmation {
+    pub(crate) const fn new(confirming: Confirming) -> Self {
+        Self(Some(confirming))
+    }
+}
+
+impl IntoFuture for Confirmation {
+    type Output = Result<Receipt>;
+    type IntoFuture = ConfirmationFuture;
+
+    fn into_future(mut self) -> ConfirmationFuture {
+        match self.0.take() {
+            Some(Confirming::InFlight(flight)) => {
+                ConfirmationFuture(Awaiting::Flying(Box::pin(flight.confirmed())))
+            }
+            Some(Confirming::Done(result)) => ConfirmationFuture(Awaiting::Done(Some(result))),
+            None => ConfirmationFuture(Awaiting::Done(None)),
+        }
+    }
+}
+
+/// Waits for the broker's answer.
+pub struct ConfirmationFuture(Awaiting);
+
+enum Awaiting {
+    Done(Option<Result<Receipt>>),
+    Flying(Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>),
+}
+
+impl std::fmt::Debug for ConfirmationFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConfirmationFuture")
+    }
+}
+
+impl Future for ConfirmationFuture {
+    type Output = Result<Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Awaiting::Flying(flying) => flying.as_mut().poll(cx),
+            Awaiting::Done(result) => {
+                Poll::Ready(result.take().unwrap_or_else(|| Err(Error::closed("confirmation"))))
+            }
+        }
+    }
+}

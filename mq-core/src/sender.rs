@@ -1,0 +1,191 @@
+//! The way of a message to the broker: window, hand-over, confirm, re-send. Shared by producers and exchanges.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::client::{Client, lock};
+use crate::deadline::Budget;
+use crate::driver::erased::{Boxed, DynExchange, DynProducer};
+use crate::driver::{Batch, Item, Receipt, Target};
+use crate::error::{Error, Fate, Kind, Result};
+use crate::window::{Permit, Window};
+
+pub(crate) use self::drive::Confirming;
+
+mod drive;
+
+/// Where a sender sends to.
+#[derive(Clone, Debug)]
+pub(crate) enum To {
+    Target(Target),
+    Exchange(String),
+}
+
+/// The driver's role behind a sender.
+#[derive(Clone)]
+pub(crate) enum Role {
+    Producer(Arc<dyn DynProducer>),
+    Exchange(Arc<dyn DynExchange>),
+}
+
+impl Role {
+    fn send<'a>(&'a self, batch: &'a mut Batch) -> Boxed<'a, Result<()>> {
+        match self {
+            Self::Producer(p) => p.send_batch(batch),
+            Self::Exchange(e) => e.publish_batch(batch),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        match self {
+            Self::Producer(p) => p.close().await,
+            Self::Exchange(e) => e.close().await,
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Producer(a), Self::Producer(b)) => Arc::ptr_eq(a, b),
+            (Self::Exchange(a), Self::Exchange(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// What a producer and an exchange have in common.
+pub(crate) struct Sender {
+    pub(crate) client: Client,
+    pub(crate) to: To,
+    window: Arc<Window>,
+    deadline: Duration,
+    /// The role on the live connection, and the number of that connection.
+    role: Mutex<Option<(u64, Role)>>,
+    /// One at a time opens the role; the others wait for it, within their own budgets.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("to", &self.to)
+            .field("window", &self.window.used())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    pub(crate) fn new(client: Client, to: To, messages: u32, bytes: u64, deadline: Duration) -> Arc<Self> {
+        let outer = Some(Arc::clone(&client.inner.window));
+        Arc::new(Self {
+            window: Window::new(messages, bytes, outer),
+            client,
+            to,
+            deadline,
+            role: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(crate) fn in_flight(&self) -> (u64, u64) {
+        self.window.used()
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new("send", self.deadline)
+    }
+
+    /// A place in the window; the timeout of the wait for it means that nothing was sent.
+    async fn permit(&self, item: &Item, budget: &mut Budget) -> Result<Permit> {
+        budget
+            .run(self.window.acquire(item.message.weight()))
+            .await
+            .map_err(|e| e.with_fate(Fate::Rejected).with_context("waiting_for", "room in the send window"))
+    }
+
+    /// The role on the live connection, opened if need be.
+    async fn role(&self, budget: &mut Budget) -> Result<(u64, Role)> {
+        let live = self.client.inner.link.generation();
+        if let Some((generation, role)) = &*lock(&self.role)
+            && *generation == live
+            && live != 0
+        {
+            return Ok((*generation, role.clone()));
+        }
+        self.open(budget).await
+    }
+
+    async fn open(&self, budget: &mut Budget) -> Result<(u64, Role)> {
+        let unsent = |e: Error| e.with_fate(Fate::Rejected);
+        let _turn = budget.run(self.opening.lock()).await.map_err(unsent)?;
+        loop {
+            let (generation, connection) = self.client.inner.link.connection(budget).await?;
+            if let Some((g, role)) = &*lock(&self.role)
+                && *g == generation
+            {
+                return Ok((generation, role.clone()));
+            }
+            let opened = budget.run(self.open_on(&*connection)).await.and_then(|r| r);
+            match opened {
+                Ok(role) => {
+                    *lock(&self.role) = Some((generation, role.clone()));
+                    return Ok((generation, role));
+                }
+                Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
+                    let pause = self.client.inner.options.reconnect.next_pause(1);
+                    self.client.inner.link.moved_on(generation, pause).await;
+                }
+                Err(e) => return Err(unsent(e)),
+            }
+        }
+    }
+
+    async fn open_on(&self, connection: &dyn crate::driver::erased::DynConnection) -> Result<Role> {
+        match &self.to {
+            To::Target(target) => Ok(Role::Producer(connection.open_producer(target).await?)),
+            To::Exchange(name) => Ok(Role::Exchange(connection.open_exchange(name).await?)),
+        }
+    }
+
+    /// Opens the role now: an error of the name or the place shows before the first message.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        self.role(&mut self.budget()).await.map(drop).map_err(|e| self.explain(e))
+    }
+
+    /// Forgets a role that failed, so that the next send opens another one.
+    fn discard(&self, dead: &Role) {
+        let mut role = lock(&self.role);
+        if role.as_ref().is_some_and(|(_, r)| r.same(dead)) {
+            *role = None;
+        }
+    }
+
+    pub(crate) async fn close(&self) -> Result<()> {
+        let role = lock(&self.role).take();
+        match role {
+            Some((_, role)) => {
+                let grace = self.client.inner.options.close_grace;
+                crate::deadline::within("close", grace, role.close()).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Names the operation, the place and the backend in an error of this sender.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let (sort, name) = match &self.to {
+            To::Target(t) => (t.sort.as_str(), t.name.as_str()),
+            To::Exchange(name) => ("exchange", name.as_str()),
+        };
+        let error = error.with_operation("send").with_backend(self.client.inner.info.backend);
+        if error.context(sort).is_some() { error } else { error.with_context(sort, name) }
+    }
+
+    /// Sends one message and waits for the confirm.
+    pub(crate) async fn send(self: &Arc<Self>, item: Item, resend: bool) -> Result<Receipt> {
+        match self.hand_over(item, resend).await? {
+            Confirming::Done(result) => result,
+            Confirming::InFlight(flight) => flight.confirmed().await,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! One message from hand-over to confirm, over as many connections as it takes within its deadline.
+
+use std::sync::Arc;
+
+use super::{Role, Sender};
+use crate::deadline::Budget;
+use crate::driver::{Batch, Item, Outcome, Pending, Receipt, settled};
+use crate::error::{Error, Fate, Kind, Result};
+use crate::window::Permit;
+
+/// A message that was handed over.
+#[derive(Debug)]
+pub(crate) enum Confirming {
+    /// The broker has answered already.
+    Done(Result<Receipt>),
+    /// The answer is on its way.
+    InFlight(Box<Flight>),
+}
+
+/// A message whose answer is on its way, and what it takes to send it again.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    sender: Arc<Sender>,
+    budget: Budget,
+    pending: Pending,
+    /// A copy for a re-send; `None` for a send that must not be repeated.
+    copy: Option<Item>,
+    generation: u64,
+    role: RoleName,
+}
+
+/// The role that took the message: told when it turns out to be dead.
+struct RoleName(Role);
+
+impl std::fmt::Debug for RoleName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Role")
+    }
+}
+
+/// What one try to hand over came to.
+enum Tried {
+    Answered(Confirming),
+    /// Not sent, and there is time left to try again.
+    Unsent(Item, Permit),
+}
+
+impl Sender {
+    /// Hands one message over; the answer may be there at once or later.
+    pub(crate) async fn hand_over(self: &Arc<Self>, item: Item, resend: bool) -> Result<Confirming> {
+        let mut budget = self.budget();
+        let permit = self.permit(&item, &mut budget).await.map_err(|e| self.explain(e))?;
+        self.hand_over_within(item, permit, budget, resend).await
+    }
+
+    async fn hand_over_within(
+        self: &Arc<Self>,
+        mut item: Item,
+        mut permit: Permit,
+        mut budget: Budget,
+        resend: bool,
+    ) -> Result<Confirming> {
+        loop {
+            let (generation, role) = self.role(&mut budget).await.map_err(|e| self.explain(e))?;
+            match self.try_once(item, permit, &mut budget, resend, generation, role).await {
+                Ok(Tried::Answered(confirming)) => return Ok(confirming),
+                Ok(Tried::Unsent(i, p)) => (item, permit) = (i, p),
+                Err(e) => return Err(self.explain(e)),
+            }
+        }
+    }
+
+    async fn try_once(
+        self: &Arc<Self>,
+        item: Item,
+        permit: Permit,
+        budget: &mut Budget,
+        resend: bool,
+        generation: u64,
+        role: Role,
+    ) -> Result<Tried> {
+        let mut batch = Batch::one(item, permit, resend);
+        let call = budget.run(role.send(&mut batch)).await.and_then(|r| r);
+        match batch.into_first() {
+            Some(Outcome::Done(result)) => {
+                Ok(Tried::Answered(Confirming::Done(result.map_err(|e| self.explain(e)))))
+            }
+            Some(Outcome::Pending(pending, copy)) => {
+                let budget = std::mem::replace(budget, self.budget());
+                let sender = Arc::clone(self);
+                let flight = Flight { sender, budget, pending, copy, generation, role: RoleName(role) };
+                Ok(Tried::Answered(Confirming::InFlight(Box::new(flight))))
+            }
+            Some(Outcome::Unsent(item, permit)) => {
+                self.unsent(call, budget, generation, &role).await.map(|()| Tried::Unsent(item, permit))
+            }
+            None => Err(Error::new(Kind::Unexpected, "the driver lost a message of its batch")),
+        }
+    }
+
+    /// The driver took nothing: waits for the next connection, or says why it was not sent.
+    async fn unsent(
+        &self,
+        call: Result<()>,
+        budget: &mut Budget,
+        generation: u64,
+        role: &Role,
+    ) -> Result<()> {
+        let error = match call {
+            Ok(()) => Error::new(Kind::Unexpected, "the driver left a message unsent without a reason"),
+            Err(e) => e.with_fate(Fate::Rejected),
+        };
+        if error.kind() != Kind::Disconnected || budget.is_over() {
+            return Err(error);
+        }
+        self.discard(role);
+        self.client.inner.link.moved_on(generation, self.client.inner.options.reconnect.next_pause(1)).await;
+        Ok(())
+    }
+}
+
+impl Flight {
+    /// Waits for the answer; sends again with the same id while the outcome is unknown and time is left.
+    pub(crate) async fn confirmed(mut self: Box<Self>) -> Result<Receipt> {
+        loop {
+            let answer = match self.budget.run(&mut self.pending).await {
+                Ok(answer) => settled(answer),
+                Err(timeout) => Err(timeout),
+            };
+            let error = match answer {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) => error,
+            };
+            let lost = error.kind() == Kind::Disconnected;
+            let Some(item) = self.copy.take().filter(|_| lost && !self.budget.is_over()) else {
+                return Err(self.sender.explain(error));
+            };
+            self = match self.again(item, error).await? {
+                Confirming::Done(result) => return result,
+                Confirming::InFlight(flight) => flight,
+            };
+        }
+    }
+
+    /// Sends the same message again on the next connection.
+    async fn again(self: Box<Self>, item: Item, why: Error) -> Result<Confirming> {
+        let Self { sender, mut budget, generation, role, .. } = *self;
+        sender.discard(&role.0);
+        let pause = sender.client.inner.options.reconnect.next_pause(1);
+        sender.client.inner.link.moved_on(generation, pause).await;
+        // From here on a failure leaves open what became of the first transmission.
+        let unknown = |e: Error| e.with_fate(if why.is_unknown() { Fate::Unknown } else { Fate::Rejected });
+        let permit = sender.permit(&item, &mut budget).await.map_err(|e| unknown(sender.explain(e)))?;
+        let again = sender.hand_over_within(item, permit, budget, true).await;
+        again.map_err(unknown)
+    }
+}
