@@ -53,7 +53,7 @@ pub(super) fn stop(store: &Store, node: &Node) -> Result<()> {
     if life(node) == Life::Halted {
         call(store, &["unpause", &container(node)])?;
     }
-    call(store, &["stop", "--time", "20", &container(node)])
+    call(store, &["stop", "-t", "20", &container(node)])
 }
 
 /// Removes the container of a node and its data.
@@ -64,6 +64,14 @@ pub(super) fn remove(store: &Store, node: &Node) -> Result<()> {
     let mut command = compose();
     command.args(["rm", "--force", "--stop", "--volumes", &node.name]);
     shell::run("docker compose rm", &mut command, &log(store), CALL)
+}
+
+/// Removes what is left when no container is: their network.
+///
+/// # Errors
+/// What Docker says.
+pub(super) fn clean(store: &Store) -> Result<()> {
+    shell::run("docker compose down", compose().args(["down", "--volumes"]), &log(store), CALL)
 }
 
 /// `kill`, `pause` or `unpause` of a node's container.
@@ -92,7 +100,7 @@ fn container(node: &Node) -> String {
 fn compose() -> Command {
     let mut command = Command::new("docker");
     let file = workspace().join("brokers/compose.yaml");
-    command.args(["compose", "--project-name", PROJECT, "--profile", "all", "--file"]).arg(file);
+    command.args(["compose", "--project-name", PROJECT, "--profile", "kafka3", "--file"]).arg(file);
     command
 }
 
@@ -103,4 +111,26 @@ fn call(store: &Store, arguments: &[&str]) -> Result<()> {
 
 fn log(store: &Store) -> std::path::PathBuf {
     store.dir().join("docker.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compose_file_agrees_on_names_and_ports() {
+        let text = std::fs::read_to_string(workspace().join("brokers/compose.yaml")).unwrap();
+        let has = |part: String| assert!(text.contains(&part), "{part}");
+        has(format!("apache/kafka:{}", kafka::VERSION));
+        for name in Name::ALL {
+            for node in describe(name, Path::new("/d")).nodes {
+                has(format!("container_name: {}\n", container(&node)));
+                has(format!("\"127.0.0.1:{}:", node.ports["client"]));
+                if name.product() == Product::Kafka {
+                    has(format!("\"127.0.0.1:{}:", node.ports["proxied"]));
+                    has(format!("PROXIED://127.0.0.1:{},", node.ports["proxy"]));
+                }
+            }
+        }
+    }
 }

@@ -113,6 +113,9 @@ pub fn down(store: &Store, names: &[Name], purge: bool) -> Result<Vec<Name>> {
         threads.into_iter().try_for_each(|t| t.join().expect("no panic while ending a broker"))
     })?;
     if store.load()?.brokers.is_empty() {
+        if known.values().any(|b| b.mode == Mode::Docker) {
+            docker::clean(store)?;
+        }
         let left = [("run", true), ("tls", true), ("state.json", true), ("pkg", purge)];
         left.iter().filter(|(_, gone)| *gone).try_for_each(|(path, _)| remove(&store.dir().join(path)))?;
     }

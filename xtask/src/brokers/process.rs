@@ -55,6 +55,13 @@ impl Identity {
         }
     }
 
+    /// Memory it holds, in KiB; `None` when it has ended.
+    pub fn resident(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok().filter(|_| self.life() != Life::Gone)
+    }
+
     /// Sends a signal, if this is still the same process.
     ///
     /// # Errors

@@ -69,10 +69,10 @@ pub struct Broker {
     pub env: String,
     /// URL for `mq::connect`.
     pub url: String,
-    /// Further URLs by purpose: `tls`, `proxied`, `sasl`, …
+    /// Further URLs by purpose: `tls`, `sasl`, `sasl_tls`, `proxy`.
     #[serde(default)]
     pub urls: BTreeMap<String, String>,
-    /// Files for tests by purpose: `ca`, `client_cert`, `client_key`, `ctl`, …
+    /// Files for tests by purpose: `ca`, `client_cert`, `client_key`, `ctl`.
     #[serde(default)]
     pub files: BTreeMap<String, PathBuf>,
     /// Folder with everything this broker wrote.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
+use xtask::brokers::process::Identity;
 use xtask::brokers::{Control, Mode, Name, Store, Up, choose, choose_mode, down, up};
 use xtask::{Error, Result};
 
@@ -80,7 +81,10 @@ fn report(up: &Up) -> String {
         return format!("{name} {version}: was up");
     }
     let (prepared, started) = (up.prepared.as_secs_f32(), up.started.as_secs_f32());
-    format!("{name} {version}: prepared in {prepared:.1} s, ready {started:.1} s after its start")
+    let servers = up.broker.nodes.iter().filter_map(|n| n.server.as_ref()?.process.as_ref());
+    let memory: u64 = servers.filter_map(Identity::resident).sum();
+    let memory = if memory == 0 { String::new() } else { format!(", {} MiB resident", memory / 1024) };
+    format!("{name} {version}: prepared in {prepared:.1} s, ready {started:.1} s after its start{memory}")
 }
 
 fn take_down(store: &Store, names: &[String], purge: bool) -> Result<()> {
