@@ -1,0 +1,4 @@
+//! Half messages.
+
+mod shards;
+mod state;
