@@ -1,1 +1,24 @@
-//! mq: memory.
+//! The reference broker of mq: the whole contract in process, on an injected clock.
+
+mod broker;
+mod capabilities;
+mod config;
+mod connection;
+mod connector;
+mod consumer;
+mod half;
+mod link;
+mod names;
+mod pool;
+mod producer;
+mod queue;
+mod sync;
+mod timer;
+mod topic;
+mod topology;
+
+pub use config::{MAX_BYTES, MAX_MESSAGES, MemoryConfig};
+pub use connection::MemoryConnection;
+pub use connector::MemoryConnector;
+pub use consumer::MemoryConsumer;
+pub use producer::MemoryProducer;

@@ -1,0 +1,200 @@
+//! The broker: what all connections share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use mq_core::driver::{ConnectionInfo, Event, Sort, Target};
+use mq_core::{Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
+
+use crate::config::Settings;
+use crate::link::Link;
+use crate::names::{Names, Object};
+use crate::pool::Pool;
+use crate::queue::{Entry, Queue};
+use crate::sync::Mutex;
+use crate::timer::Timer;
+
+/// The durable queue for what was due and could not be delivered.
+pub(crate) const UNDELIVERED: &str = "mq.undelivered";
+
+/// A number that nothing else in the process has.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[derive(Debug)]
+pub(crate) struct Broker {
+    settings: Settings,
+    info: ConnectionInfo,
+    pool: Pool,
+    timer: Timer,
+    pub(crate) names: Names,
+    links: Mutex<BTreeMap<u64, Weak<Link>>>,
+}
+
+impl Broker {
+    pub(crate) fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            info: crate::capabilities::info(&settings),
+            pool: Pool::new(settings.max_messages, settings.max_bytes),
+            timer: Timer::default(),
+            names: Names::default(),
+            links: Mutex::new(BTreeMap::new()),
+            settings,
+        })
+    }
+
+    pub(crate) const fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) const fn clock(&self) -> &Clock {
+        &self.settings.clock
+    }
+
+    pub(crate) const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) const fn timer(&self) -> &Timer {
+        &self.timer
+    }
+
+    /// True if the broker itself judges expiry, and not the core.
+    pub(crate) const fn expires(&self) -> bool {
+        !self.settings.core.expiry
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Arc<Link> {
+        let link = Link::new();
+        self.links.lock().insert(link.id, Arc::downgrade(&link));
+        link
+    }
+
+    /// All live connections.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A connection has ended: what it owned goes away.
+    pub(crate) fn disconnected(self: &Arc<Self>, link: u64) {
+        self.links.lock().remove(&link);
+        for queue in self.names.owned_by(link) {
+            self.delete_queue(&queue);
+        }
+    }
+
+    /// Ends all connections as a restart of a broker does: what is durable stays, what was held comes again with a
+    /// death counted, exclusive queues are gone.
+    pub(crate) fn restart(self: &Arc<Self>) {
+        for link in self.links() {
+            link.end(self, &Error::disconnected("the broker was restarted; connect again"), true);
+        }
+    }
+
+    /// Deletes a queue with all it holds; its producers and consumers end with `NotFound`.
+    pub(crate) fn delete_queue(self: &Arc<Self>, queue: &Arc<Queue>) {
+        self.names.remove(queue);
+        queue.delete(self);
+    }
+
+    /// Collects the room that queues and consumers have in hand, because a send waits for it.
+    pub(crate) fn reclaim(&self) {
+        for queue in self.names.queues() {
+            queue.reclaim(self);
+        }
+    }
+
+    /// Refuses to replace a delivery by its copy where retry is not native.
+    pub(crate) fn check_move(&self) -> Result<()> {
+        self.info.capabilities.check(mq_core::Ability::Retry)?;
+        if self.settings.core.retry {
+            return Err(Error::unsupported(
+                "retry is the core's duty here: store the copy, then acknowledge",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stores a message at a target whatever the bounds say: a copy that replaces another message.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn store(self: &Arc<Self>, target: &Target, message: Message) -> Result<()> {
+        match self.names.find(target)? {
+            Object::Queue(queue) => queue.store(self, message).map_err(|refused| refused.0),
+            Object::Topic(topic) => topic.store(self, message),
+        }
+    }
+
+    /// Moves messages that left `queue` for good to its dead-letter queue, which is made if it is missing.
+    pub(crate) fn bury(self: &Arc<Self>, queue: &Queue, entries: Vec<Entry>, reason: DeathReason) {
+        if entries.is_empty() {
+            return;
+        }
+        let freed = Queue::weigh(&entries);
+        let name = format!("{}{}", queue.name, mq_core::limits::DLQ_SUFFIX);
+        for entry in entries {
+            let mut message = entry.message;
+            message.trail_mut().bury(reason, &queue.name, None);
+            message.set_expires(None);
+            message.clear_due();
+            self.put_aside(&name, message);
+        }
+        self.pool.give_back(freed);
+    }
+
+    /// Stores in a queue of this name, which is made if it is missing. If the name is a topic's, or the queue is
+    /// deleted over and over, `mq.undelivered` takes the message.
+    fn put_aside(self: &Arc<Self>, name: &str, message: Message) {
+        let mut message = message;
+        for name in [name, name, UNDELIVERED] {
+            let Ok(queue) = self.names.queue_or_new(QueueSpec::new(name)) else { continue };
+            match queue.store(self, message) {
+                Ok(()) => return,
+                Err(refused) => message = refused.1,
+            }
+        }
+        tracing::error!(id = ?message.id(), "a message is lost: the queue mq.undelivered was deleted under it");
+    }
+
+    /// A message that is due has nowhere to go: it is put aside, and everybody who listens is told.
+    pub(crate) fn undelivered(self: &Arc<Self>, message: Message, why: &str) {
+        let id = message.stamped_id().clone();
+        self.put_aside(UNDELIVERED, message);
+        for link in self.links() {
+            link.tell(Event::Undelivered(id.clone(), why.to_owned()));
+        }
+    }
+
+    /// The queue of this name.
+    ///
+    /// # Errors
+    /// `NotFound`; `PermissionDenied` if it is another connection's own.
+    pub(crate) fn queue(&self, name: &str, link: u64) -> Result<Arc<Queue>> {
+        match self.names.find(&Target::queue(name))? {
+            Object::Queue(queue) => {
+                self.check_owner(&queue, link)?;
+                Ok(queue)
+            }
+            Object::Topic(_) => Err(Error::not_found(Sort::Queue.as_str(), name)),
+        }
+    }
+
+    /// Refuses the use of another connection's own queue.
+    pub(crate) fn check_owner(&self, queue: &Queue, link: u64) -> Result<()> {
+        if queue.owner.is_none_or(|owner| owner == link) {
+            return Ok(());
+        }
+        let text =
+            format!("queue `{}` is exclusive to another connection; use a queue of your own", queue.name);
+        Err(Error::new(Kind::PermissionDenied, text))
+    }
+}

@@ -1,0 +1,135 @@
+//! A connection to a memory broker.
+
+use std::sync::Arc;
+
+use mq_core::driver::{
+    Applied, Change, Connection, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Mode, Query,
+    Target, TransactionOptions, Unsupported,
+};
+use mq_core::{Ability, Error, Result};
+
+use crate::broker::Broker;
+use crate::consumer::{From, MemoryConsumer};
+use crate::link::{Link, Opened};
+use crate::names::Object;
+use crate::producer::{MemoryProducer, To};
+use crate::queue::{Browser, QueueConsumer};
+
+/// A connection to a memory broker. Dropping it closes it.
+#[derive(Debug)]
+pub struct MemoryConnection {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) link: Arc<Link>,
+}
+
+impl MemoryConnection {
+    pub(crate) fn open(broker: &Arc<Broker>) -> Self {
+        Self { broker: Arc::clone(broker), link: broker.connect() }
+    }
+
+    /// Refuses what this broker was told not to offer.
+    pub(crate) fn demand(&self, ability: Ability) -> Result<()> {
+        self.broker.info().capabilities.check(ability)
+    }
+
+    fn open_on_queue(&self, options: &ConsumerOptions) -> Result<From> {
+        let queue = self.broker.queue(&options.source.name, self.link.id)?;
+        match &options.mode {
+            Mode::Browse => {
+                self.demand(Ability::Browse)?;
+                return Ok(From::Browse(Browser::open(queue)));
+            }
+            Mode::Exclusive => self.demand(Ability::Exclusive)?,
+            Mode::Shared => {}
+            other => {
+                return Err(Error::unsupported(format!(
+                    "a queue cannot be read as {other:?}; open a shared, exclusive or browsing consumer"
+                )));
+            }
+        }
+        let consumer = QueueConsumer::open(&self.broker, queue, options)?;
+        let opened = Opened::Queue(Arc::clone(&consumer.queue), Arc::clone(&consumer.reader));
+        self.link.register(consumer.reader.id, opened)?;
+        Ok(From::Queue(consumer))
+    }
+}
+
+impl Connection for MemoryConnection {
+    type Producer = MemoryProducer;
+    type Exchange = Unsupported;
+    type Consumer = MemoryConsumer;
+    type Transaction = Unsupported;
+    type Half = Unsupported;
+    type HalfLog = Unsupported;
+
+    fn info(&self) -> &ConnectionInfo {
+        self.broker.info()
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Applied> {
+        self.link.check()?;
+        self.change(change)
+    }
+
+    async fn describe(&self, query: &Query) -> Result<Described> {
+        self.link.check()?;
+        self.answer(query)
+    }
+
+    async fn open_producer(&self, target: &Target) -> Result<MemoryProducer> {
+        self.link.check()?;
+        let to = match self.broker.names.find(target)? {
+            Object::Queue(queue) => {
+                self.broker.check_owner(&queue, self.link.id)?;
+                To::Queue(queue)
+            }
+            Object::Topic(_) => return Err(target.not_found()),
+        };
+        Ok(MemoryProducer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), to })
+    }
+
+    async fn open_exchange(&self, name: &str) -> Result<Unsupported> {
+        self.link.check()?;
+        self.demand(Ability::Exchanges)?;
+        Err(Error::not_found("exchange", name))
+    }
+
+    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<MemoryConsumer> {
+        self.link.check()?;
+        let from = match self.broker.names.find(&options.source)? {
+            Object::Queue(_) => self.open_on_queue(options)?,
+            Object::Topic(_) => return Err(options.source.not_found()),
+        };
+        Ok(MemoryConsumer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), from })
+    }
+
+    async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
+        self.demand(Ability::Transactions)?;
+        Err(Error::unsupported("transactions are the core's duty here"))
+    }
+
+    async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {
+        self.demand(Ability::HalfMessages)?;
+        Err(Error::unsupported("half messages are the core's duty here, over the half log"))
+    }
+
+    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
+        self.demand(Ability::HalfMessages)?;
+        Err(Error::unsupported("half messages are native here; open them by open_half"))
+    }
+
+    async fn next_event(&self) -> Event {
+        self.link.next_event().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.link.end(&self.broker, &Error::closed("connection"), false);
+        Ok(())
+    }
+}
+
+impl Drop for MemoryConnection {
+    fn drop(&mut self) {
+        self.link.end(&self.broker, &Error::closed("connection"), false);
+    }
+}

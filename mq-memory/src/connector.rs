@@ -1,0 +1,50 @@
+//! Making connections, to a private broker or to one that is shared in the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use mq_core::Result;
+use mq_core::driver::Connector;
+
+use crate::broker::Broker;
+use crate::config::MemoryConfig;
+use crate::connection::MemoryConnection;
+use crate::sync::Mutex;
+
+/// Brokers that are shared in the process, by name. They live as long as their last connector or connection.
+static SHARED: Mutex<BTreeMap<String, Weak<Broker>>> = Mutex::new(BTreeMap::new());
+
+/// Connects to one memory broker. It keeps the broker alive, so that a reconnect finds it again.
+#[derive(Clone, Debug)]
+pub struct MemoryConnector {
+    broker: Arc<Broker>,
+}
+
+impl MemoryConnector {
+    /// A connector to the broker of this name, or to a new private one.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](mq_core::Kind::ConfigInvalid) for a bound of zero, a bad name, or an option that differs
+    /// from what the shared broker was made with.
+    pub fn new(config: &MemoryConfig) -> Result<Self> {
+        let settings = config.settings()?;
+        let Some(name) = &config.name else { return Ok(Self { broker: Broker::new(settings) }) };
+        let mut shared = SHARED.lock();
+        if let Some(broker) = shared.get(name).and_then(Weak::upgrade) {
+            config.check_against(broker.settings())?;
+            return Ok(Self { broker });
+        }
+        shared.retain(|_, broker| broker.strong_count() > 0);
+        let broker = Broker::new(settings);
+        shared.insert(name.clone(), Arc::downgrade(&broker));
+        Ok(Self { broker })
+    }
+}
+
+impl Connector for MemoryConnector {
+    type Connection = MemoryConnection;
+
+    async fn connect(&self) -> Result<MemoryConnection> {
+        Ok(MemoryConnection::open(&self.broker))
+    }
+}

@@ -1,0 +1,91 @@
+//! Receiving from a queue or a topic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::driver::{AckNow, Arrival, Consumer, Control, Flushed, Settle, Tag};
+use mq_core::{Error, Result};
+
+use crate::broker::Broker;
+use crate::link::Link;
+use crate::queue::{Browser, QueueConsumer};
+
+/// A consumer of a memory broker. Dropping it gives back what it holds, uncounted.
+#[derive(Debug)]
+pub struct MemoryConsumer {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) from: From,
+}
+
+/// Where a consumer reads from.
+#[derive(Debug)]
+pub(crate) enum From {
+    Queue(QueueConsumer),
+    Browse(Browser),
+}
+
+fn browsing(what: &'static str) -> Error {
+    Error::unsupported(format!("a browsed message cannot be {what}; open a shared consumer"))
+}
+
+impl Consumer for MemoryConsumer {
+    async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
+        match &self.from {
+            From::Queue(queue) => queue.receive(into, max, wait).await,
+            From::Browse(browser) => {
+                self.link.check()?;
+                browser.receive(&self.broker, into, max, wait).await
+            }
+        }
+    }
+
+    fn ack(&self, tags: &[Tag]) -> AckNow {
+        match &self.from {
+            From::Queue(queue) => queue.ack(tags),
+            From::Browse(_) => AckNow::Done,
+        }
+    }
+
+    async fn flush(&self) -> Result<Flushed> {
+        match &self.from {
+            From::Queue(queue) => queue.flush(),
+            From::Browse(_) => Ok(Flushed::Confirmed),
+        }
+    }
+
+    async fn settle(&self, tag: Tag, how: Settle) -> Result<()> {
+        match &self.from {
+            From::Queue(queue) => queue.settle(tag, how),
+            From::Browse(_) => Err(browsing("settled")),
+        }
+    }
+
+    async fn control(&self, control: Control) -> Result<()> {
+        match (&self.from, control) {
+            (From::Queue(queue), Control::Pause) => queue.pause(true),
+            (From::Queue(queue), Control::Resume) => queue.pause(false),
+            (From::Queue(_), _) => Err(Error::unsupported("a queue has no position to seek; use a topic")),
+            (From::Browse(_), _) => Err(browsing("paused or moved")),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        match &self.from {
+            From::Queue(queue) => {
+                self.link.forget(queue.reader.id);
+                queue.end(Error::closed("consumer"), false);
+            }
+            From::Browse(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        if let From::Queue(queue) = &self.from {
+            self.link.forget(queue.reader.id);
+        }
+    }
+}

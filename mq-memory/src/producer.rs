@@ -1,0 +1,37 @@
+//! Sending to a queue or a topic.
+
+use std::sync::Arc;
+
+use mq_core::Result;
+use mq_core::driver::{Batch, Producer};
+
+use crate::broker::Broker;
+use crate::link::Link;
+use crate::queue::Queue;
+
+/// A producer of a memory broker. The hand-over of a message is its confirm.
+#[derive(Debug)]
+pub struct MemoryProducer {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) to: To,
+}
+
+/// Where a producer sends to.
+#[derive(Debug)]
+pub(crate) enum To {
+    Queue(Arc<Queue>),
+}
+
+impl Producer for MemoryProducer {
+    async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
+        match &self.to {
+            To::Queue(queue) => queue.send_batch(&self.broker, batch, || self.link.check()).await,
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        // Nothing is on its way: what was handed over is stored.
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! The bounds of a queue and of the broker: who may send now, and who waits.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use mq_core::driver::{Batch, Receipt};
+use mq_core::{Bound, Error, Kind, Message, Overflow, Result};
+
+use super::state::weight;
+use super::{Queue, State};
+use crate::broker::Broker;
+use crate::pool::Credit;
+
+/// Why a batch stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is empty.
+    Done,
+    /// The queue is full, and pushes back.
+    Queue,
+    /// The broker is full.
+    Broker,
+}
+
+/// Whether a message may be stored now.
+pub(crate) enum Admission {
+    Yes,
+    Wait(Stop),
+    No(Error),
+}
+
+impl State {
+    /// True if a bounded queue has no room for this many more bytes in one message.
+    fn is_full(&self, bound: Bound, weight: u32) -> bool {
+        let messages = self.ready as u64 + self.reserved.messages;
+        let bytes = self.ready_bytes + self.reserved.bytes;
+        bound.messages.is_some_and(|max| messages >= max)
+            || bound.bytes.is_some_and(|max| bytes + u64::from(weight) > max)
+    }
+}
+
+impl Queue {
+    /// Whether the queue's own bound lets a message in.
+    fn within_bound(&self, state: &State, broker: &Broker, message: &Message) -> Admission {
+        let Some(bound) = self.spec.bound else { return Admission::Yes };
+        // A delayed message is not ready yet; when it is due it comes in whatever the bound says.
+        if message.due().is_some_and(|due| due > broker.clock().now()) {
+            return Admission::Yes;
+        }
+        let weight = weight(message);
+        if bound.bytes.is_some_and(|max| u64::from(weight) > max) {
+            return Admission::No(Error::new(
+                Kind::TooLarge,
+                format!("the message has {weight} bytes, more than all that queue `{}` may hold", self.name),
+            ));
+        }
+        if !state.is_full(bound, weight) {
+            return Admission::Yes;
+        }
+        match bound.overflow {
+            Overflow::PushBack => Admission::Wait(Stop::Queue),
+            _ => Admission::No(
+                Error::new(
+                    Kind::RateLimited,
+                    format!("queue `{}` is full and refuses; try later", self.name),
+                )
+                .with_context("queue", &*self.name),
+            ),
+        }
+    }
+
+    /// Takes room for a message, in the queue's bound and in the broker's.
+    pub(super) fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Admission {
+        if let Err(refused) = self.check(message) {
+            return Admission::No(refused);
+        }
+        match self.within_bound(state, broker, message) {
+            Admission::Yes => {}
+            other => return other,
+        }
+        let weight = weight(message);
+        if broker.pool().take(&mut state.credit, weight) {
+            return Admission::Yes;
+        }
+        if u64::from(weight) > broker.pool().max_bytes() {
+            let text =
+                format!("the message has {weight} bytes, more than the broker may hold; raise max_bytes");
+            return Admission::No(Error::new(Kind::TooLarge, text));
+        }
+        Admission::Wait(Stop::Broker)
+    }
+
+    /// Reserves a place of a bounded queue for a message that goes to several queues.
+    pub(crate) fn reserve(&self, broker: &Broker, message: &Message) -> Result<Admission> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(self.gone());
+        }
+        let admission = self.within_bound(&state, broker, message);
+        if matches!(admission, Admission::Yes) && self.spec.bound.is_some() {
+            state.reserved.add(weight(message));
+        }
+        Ok(admission)
+    }
+
+    /// Gives a reserved place back: it is used now, or not needed.
+    pub(crate) fn unreserve(&self, message: &Message) {
+        if self.spec.bound.is_some() {
+            let mut state = self.state.lock();
+            state.reserved.messages -= 1;
+            state.reserved.bytes -= u64::from(weight(message));
+            self.freed_room(&mut state);
+        }
+    }
+
+    /// Tells one of the sends that wait that there may be room.
+    pub(super) fn freed_room(&self, state: &mut State) {
+        let Some(bound) = self.spec.bound else { return };
+        if state.blocked > 0 && !state.is_full(bound, 0) {
+            self.room.notify_one();
+        }
+    }
+
+    /// Tells all sends that wait to look again: the queue is gone.
+    pub(super) fn wake_senders(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Stores items from the front of a batch for as long as there is room.
+    fn push(&self, broker: &Arc<Broker>, batch: &mut Batch) -> Result<Stop> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(self.gone());
+        }
+        let mut stop = Stop::Done;
+        while let Some(item) = batch.peek() {
+            match self.admit(&mut state, broker, &item.message) {
+                Admission::Yes => batch.finish_next(|item| {
+                    self.put(&mut state, broker, item.message);
+                    Ok(Receipt::ONE)
+                }),
+                Admission::No(error) => batch.finish_next(|_| Err(error)),
+                Admission::Wait(why) => {
+                    stop = why;
+                    break;
+                }
+            };
+        }
+        let wake = state.next_waiter();
+        self.freed_room(&mut state);
+        drop(state);
+        wake.inspect(|r| r.wake());
+        Ok(stop)
+    }
+
+    /// Stores a batch; waits while there is no room. `alive` is asked before each attempt.
+    ///
+    /// # Cancel safety
+    /// Items left in the batch are not stored, items taken are.
+    pub(crate) async fn send_batch(
+        &self,
+        broker: &Arc<Broker>,
+        batch: &mut Batch,
+        alive: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            alive()?;
+            match self.push(broker, batch)? {
+                Stop::Done => return Ok(()),
+                Stop::Queue => {
+                    let _waiting = self.wait_in_line();
+                    let room = self.room.notified();
+                    // A place that became free before we were in the line has told nobody.
+                    if self.push(broker, batch)? == Stop::Queue {
+                        room.await;
+                    }
+                }
+                Stop::Broker => {
+                    let starving = broker.pool().starve();
+                    let mut room = pin!(starving.room());
+                    room.as_mut().enable();
+                    broker.reclaim();
+                    if self.push(broker, batch)? == Stop::Broker {
+                        room.await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits once for room in the queue's own bound. The caller looks again.
+    pub(crate) async fn wait_for_room(&self, full: impl FnOnce() -> bool) {
+        let _waiting = self.wait_in_line();
+        let room = self.room.notified();
+        if full() {
+            room.await;
+        }
+    }
+
+    fn wait_in_line(&self) -> Blocked<'_> {
+        self.state.lock().blocked += 1;
+        Blocked(self)
+    }
+
+    /// Gives unused room and what was freed by acks back to the broker.
+    pub(crate) fn reclaim(&self, broker: &Broker) {
+        let (credit, readers) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.credit), state.readers.clone())
+        };
+        broker.pool().give_back(credit);
+        for reader in readers {
+            broker.pool().give_back(reader.take_freed());
+        }
+    }
+
+    /// What was freed when these entries left the queue for good.
+    pub(crate) fn weigh<'a>(entries: impl IntoIterator<Item = &'a super::Entry>) -> Credit {
+        let mut freed = Credit::default();
+        entries.into_iter().for_each(|e| freed.add(e.weight));
+        freed
+    }
+}
+
+/// A send that waits in the line of a queue.
+struct Blocked<'a>(&'a Queue);
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().blocked -= 1;
+    }
+}

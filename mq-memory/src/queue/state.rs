@@ -1,0 +1,205 @@
+//! What a queue's lock guards.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use mq_core::{Message, QueueSpec, Timestamp};
+
+use super::lane::Lane;
+use super::{Entry, Queue, Reader};
+use crate::broker::Broker;
+use crate::pool::Credit;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// One lane, or one for each priority, lowest first.
+    lanes: Vec<Lane>,
+    next_pos: u64,
+    /// Messages and bytes in the lanes.
+    pub(super) ready: usize,
+    pub(super) ready_bytes: u64,
+    /// By due time, then by arrival.
+    pub(super) delayed: BTreeMap<(Timestamp, u64), Entry>,
+    /// Ready messages that expire, by expiry time and position.
+    pub(super) expiries: BTreeSet<(Timestamp, u64, u8)>,
+    /// What the timer's entry says.
+    pub(super) armed: Option<Timestamp>,
+    /// Consumers that found nothing, longest wait first.
+    pub(super) waiters: VecDeque<Arc<Reader>>,
+    /// All consumers, in the order of their arrival.
+    pub(super) readers: Vec<Arc<Reader>>,
+    /// Deliveries that belong to an open transaction.
+    pub(super) attached: usize,
+    /// Room taken from the broker's bound and not used yet.
+    pub(super) credit: Credit,
+    /// Places of a bounded queue that are promised to messages on their way.
+    pub(super) reserved: Credit,
+    /// Sends that wait for room.
+    pub(super) blocked: usize,
+    pub(super) deleted: bool,
+}
+
+impl State {
+    pub(super) fn new(spec: &QueueSpec) -> Self {
+        let lanes = if spec.priority { usize::from(mq_core::limits::MAX_PRIORITY) + 1 } else { 1 };
+        Self {
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            next_pos: 0,
+            ready: 0,
+            ready_bytes: 0,
+            delayed: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            armed: None,
+            waiters: VecDeque::new(),
+            readers: Vec::new(),
+            attached: 0,
+            credit: Credit::default(),
+            reserved: Credit::default(),
+            blocked: 0,
+            deleted: false,
+        }
+    }
+
+    /// The next place.
+    pub(super) fn place(&mut self) -> u64 {
+        self.next_pos += 1;
+        self.next_pos
+    }
+
+    /// Where the next message would lie.
+    pub(super) const fn end(&self) -> u64 {
+        self.next_pos + 1
+    }
+
+    fn lane(&self, message: &Message) -> u8 {
+        if self.lanes.len() == 1 { 0 } else { message.priority().min(mq_core::limits::MAX_PRIORITY) }
+    }
+
+    fn count_in(&mut self, entry: &Entry) {
+        self.ready += 1;
+        self.ready_bytes += u64::from(entry.weight);
+    }
+
+    pub(super) fn count_out(&mut self, entry: &Entry) {
+        self.ready -= 1;
+        self.ready_bytes -= u64::from(entry.weight);
+    }
+
+    /// Appends a new message that is due. Returns true if the timer may have to be set.
+    pub(super) fn append(&mut self, entry: Entry, expiry: bool) -> bool {
+        self.count_in(&entry);
+        let lane = self.lane(&entry.message);
+        let expires = if expiry { entry.message.expires() } else { None };
+        let Some(expires) = expires else {
+            self.lanes[usize::from(lane)].push(entry);
+            return false;
+        };
+        self.expiries.insert((expires, entry.pos, lane));
+        self.lanes[usize::from(lane)].insert(entry);
+        true
+    }
+
+    /// Puts a message back to its place. Returns true if the timer may have to be set.
+    pub(super) fn put_back(&mut self, entry: Entry, expiry: bool) -> bool {
+        self.count_in(&entry);
+        let lane = self.lane(&entry.message);
+        let expires = if expiry { entry.message.expires() } else { None };
+        if let Some(expires) = expires {
+            self.expiries.insert((expires, entry.pos, lane));
+        }
+        self.lanes[usize::from(lane)].insert(entry);
+        expires.is_some()
+    }
+
+    /// The message to deliver next: highest priority, then lowest place. What has expired must be gone already.
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        let entry = self.lanes.iter_mut().rev().find_map(Lane::pop)?;
+        if !self.expiries.is_empty()
+            && let Some(expires) = entry.message.expires()
+        {
+            let lane = self.lane(&entry.message);
+            self.expiries.remove(&(expires, entry.pos, lane));
+        }
+        self.count_out(&entry);
+        Some(entry)
+    }
+
+    /// Takes out the first message that has expired.
+    pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<Entry> {
+        let (expires, pos, lane) = *self.expiries.first().filter(|(at, ..)| *at <= now)?;
+        self.expiries.remove(&(expires, pos, lane));
+        let entry = self.lanes[usize::from(lane)].remove_aside(pos)?;
+        self.count_out(&entry);
+        Some(entry)
+    }
+
+    /// The oldest ready message at or behind this place.
+    pub(super) fn at_or_after(&self, pos: u64) -> Option<&Entry> {
+        self.lanes.iter().filter_map(|l| l.at_or_after(pos)).min_by_key(|e| e.pos)
+    }
+
+    /// Takes all ready messages out.
+    pub(super) fn drain_ready(&mut self) -> Vec<Entry> {
+        self.expiries.clear();
+        (self.ready, self.ready_bytes) = (0, 0);
+        self.lanes.iter_mut().flat_map(Lane::drain).collect()
+    }
+
+    /// The earliest deadline of the queue.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let due = self.delayed.first_key_value().map(|((at, _), _)| *at);
+        let expiry = self.expiries.first().map(|(at, ..)| *at);
+        match (due, expiry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The consumer to wake, if there is something for it.
+    pub(super) fn next_waiter(&mut self) -> Option<Arc<Reader>> {
+        if self.waiters.is_empty() || self.ready == 0 {
+            return None;
+        }
+        let reader = self.waiters.pop_front()?;
+        reader.unlist();
+        Some(reader)
+    }
+
+    /// Takes room for a message that must be stored whatever the bounds say.
+    pub(super) fn force_room(&mut self, broker: &Broker, message: &Message) {
+        broker.pool().force(&mut self.credit, weight(message));
+    }
+}
+
+/// Bytes that a message counts.
+pub(crate) fn weight(message: &Message) -> u32 {
+    u32::try_from(message.weight()).unwrap_or(u32::MAX)
+}
+
+impl Queue {
+    /// Stores a message whose room is taken: now, or when it is due.
+    pub(super) fn put(&self, state: &mut State, broker: &Arc<Broker>, mut message: Message) {
+        let due = message.due();
+        // The clock is read only where time matters: a plain message on a plain queue does not.
+        let now = if due.is_some() || self.spec.ttl.is_some() { Some(broker.clock().now()) } else { None };
+        let due = due.zip(now).map(|(due, now)| due.max(now)).filter(|due| Some(*due) > now);
+        if let (Some(ttl), Some(now), None) = (self.spec.ttl, now, message.expires()) {
+            message.set_expires(Some(due.unwrap_or(now).plus(ttl)));
+        }
+        let entry = Entry { pos: state.place(), deaths: 0, weight: weight(&message), message };
+        let arm = match due {
+            Some(due) => {
+                state.delayed.insert((due, entry.pos), entry);
+                true
+            }
+            None => {
+                let mut entry = entry;
+                entry.message.clear_due();
+                state.append(entry, broker.expires())
+            }
+        };
+        if arm {
+            self.arm(state, broker);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A lock that does not poison: no holder panics half-way through a change, so poisoning would only hide the first
+//! panic.
+//!
+//! Order of locks, outermost first: names → exchange → a reader's held deliveries → a queue's state (several only
+//! in the order of their ids) → timer. No lock is held across an await point.
+
+use std::sync::{MutexGuard, PoisonError};
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

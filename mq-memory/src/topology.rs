@@ -1,0 +1,118 @@
+//! Changes of the topology, and questions about it.
+
+use mq_core::driver::{Applied, Change, Count, Described, Query, Sort, Target};
+use mq_core::{Ability, Bound, Error, MessageId, QueueSpec, Result};
+
+use crate::connection::MemoryConnection;
+use crate::names::{Object, conflict};
+
+impl MemoryConnection {
+    pub(crate) fn change(&self, change: &Change) -> Result<Applied> {
+        match change {
+            Change::DeclareQueue(spec) => self.declare_queue(spec),
+            Change::Delete(sort, name) => self.delete(*sort, name),
+            Change::Purge(name) => {
+                let removed = self.broker.queue(name, self.link.id)?.purge(&self.broker);
+                Ok(Applied::Purged(Count::Exact(removed)))
+            }
+            Change::CancelScheduled(target, id) => self.cancel(target, id),
+            other => Err(Error::unsupported(format!("memory does not know this change: {other:?}"))),
+        }
+    }
+
+    fn declare_queue(&self, spec: &QueueSpec) -> Result<Applied> {
+        mq_core::limits::check_any_name("queue", &spec.name)?;
+        self.check_offered(spec)?;
+        let owner = spec.exclusive.then_some(self.link.id);
+        let (queue, new) = self.broker.names.declare_queue(spec, owner)?;
+        if new {
+            // The connection may have ended just now, and looked for its own queues before this one was there.
+            if spec.exclusive
+                && let Err(ended) = self.link.check()
+            {
+                self.broker.delete_queue(&queue);
+                return Err(ended);
+            }
+            return Ok(Applied::Done);
+        }
+        self.broker.check_owner(&queue, self.link.id)?;
+        match difference(&queue.spec, spec) {
+            None => Ok(Applied::Unchanged),
+            Some(property) => Err(conflict(Sort::Queue, &spec.name, property)),
+        }
+    }
+
+    /// Refuses properties that this broker was told not to offer.
+    fn check_offered(&self, spec: &QueueSpec) -> Result<()> {
+        self.demand(Ability::Queues)?;
+        if spec.bound.is_some() {
+            self.demand(Ability::BoundedQueues)?;
+        }
+        if spec.priority {
+            self.demand(Ability::Priority)?;
+        }
+        if spec.ttl.is_some() || spec.dead_letter_expired {
+            self.demand(Ability::Ttl)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, sort: Sort, name: &str) -> Result<Applied> {
+        match (sort, self.broker.names.get(name)) {
+            (Sort::Queue, Some(Object::Queue(queue))) => {
+                self.broker.check_owner(&queue, self.link.id)?;
+                self.broker.delete_queue(&queue);
+                Ok(Applied::Done)
+            }
+            (Sort::Topic, Some(Object::Topic(topic))) => {
+                self.broker.names.remove_topic(&topic);
+                topic.delete(&self.broker);
+                Ok(Applied::Done)
+            }
+            _ => Ok(Applied::Unchanged),
+        }
+    }
+
+    fn cancel(&self, target: &Target, id: &MessageId) -> Result<Applied> {
+        self.demand(Ability::CancelScheduled)?;
+        let cancelled = match self.broker.names.find(target)? {
+            Object::Queue(queue) => queue.cancel(&self.broker, id),
+            Object::Topic(_) => false,
+        };
+        if cancelled { Ok(Applied::Done) } else { Err(Error::not_found("message", &id.to_string())) }
+    }
+
+    pub(crate) fn answer(&self, query: &Query) -> Result<Described> {
+        match query {
+            Query::Exists(sort, name) => Ok(Described::Exists(self.exists(*sort, name))),
+            Query::Depth(name) => Ok(Described::Depth(self.broker.queue(name, self.link.id)?.depth())),
+            other => Err(Error::unsupported(format!("memory cannot answer this: {other:?}"))),
+        }
+    }
+
+    fn exists(&self, sort: Sort, name: &str) -> bool {
+        matches!(
+            (sort, self.broker.names.get(name)),
+            (Sort::Queue, Some(Object::Queue(_))) | (Sort::Topic, Some(Object::Topic(_)))
+        )
+    }
+}
+
+/// The first property in which two declarations of a queue differ. The retry policy is the client's own.
+fn difference(a: &QueueSpec, b: &QueueSpec) -> Option<&'static str> {
+    let messages = |s: &QueueSpec| s.bound.and_then(|b: Bound| b.messages);
+    let bytes = |s: &QueueSpec| s.bound.and_then(|b: Bound| b.bytes);
+    let overflow = |s: &QueueSpec| s.bound.map(|b: Bound| b.overflow);
+    let same = [
+        ("exclusive", a.exclusive == b.exclusive),
+        ("max_messages", messages(a) == messages(b)),
+        ("max_bytes", bytes(a) == bytes(b)),
+        ("overflow", overflow(a) == overflow(b)),
+        ("priority", a.priority == b.priority),
+        ("ttl", a.ttl == b.ttl),
+        ("dead_letter_expired", a.dead_letter_expired == b.dead_letter_expired),
+        ("max_deaths", a.max_deaths == b.max_deaths),
+        ("parallelism", a.parallelism == b.parallelism),
+    ];
+    same.into_iter().find(|(_, same)| !same).map(|(property, _)| property)
+}
