@@ -11,6 +11,7 @@ use crate::delivery::Delivery;
 use crate::driver::{ConsumerOptions, Control, Flushed, Incoming, Mode, Sort, Start, Target};
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
+use crate::run::RunOptions;
 use crate::{Ability, DeathReason};
 
 pub(crate) mod arrive;
@@ -31,6 +32,7 @@ pub struct ConsumerBuilder {
     client: Client,
     options: ConsumerOptions,
     retry: Option<RetryPolicy>,
+    pub(crate) run: RunOptions,
 }
 
 impl ConsumerBuilder {
@@ -39,7 +41,7 @@ impl ConsumerBuilder {
         if options.mode == Mode::Broadcast {
             options.start = Start::Latest;
         }
-        Self { client, options, retry: None }
+        Self { client, options, retry: None, run: RunOptions::default() }
     }
 
     /// Messages held unsettled at most, those waiting inside the consumer included. Default 100, at least 1.
@@ -83,7 +85,8 @@ impl ConsumerBuilder {
     /// A consumer that was opened is closed again.
     pub async fn open(self) -> Result<Consumer> {
         let core = self.finish()?;
-        let mut consumer = Consumer { core, session: None, buffer: VecDeque::new(), arrivals: Vec::new() };
+        let mut consumer =
+            Consumer { core, session: None, buffer: VecDeque::new(), arrivals: Vec::new(), batch: None };
         let deadline = consumer.core.client.inner.options.admin_deadline;
         within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
         Ok(consumer)
@@ -126,6 +129,8 @@ pub struct Consumer {
     session: Option<Arc<Session>>,
     buffer: VecDeque<Incoming>,
     arrivals: Vec<crate::driver::Arrival>,
+    /// A batch that the run loop is collecting: here it survives a cancelled wait.
+    pub(crate) batch: Option<Vec<Delivery>>,
 }
 
 impl Consumer {

@@ -77,6 +77,12 @@ impl Delivery {
         self.message.trail().map_or(0, |t| t.failures).saturating_add(1)
     }
 
+    /// True if a failure now uses up the last attempt of the retry policy.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.held.as_ref().is_some_and(|h| self.attempt() >= h.session.core.retry.attempts())
+    }
+
     /// How often consumers died while they held it, as far as the broker knows. Neighbours in the prefetch of a
     /// dead consumer may be counted too.
     #[must_use]

@@ -21,6 +21,7 @@ mod producer;
 pub mod protocol;
 mod queue;
 mod registry;
+pub mod run;
 mod secret;
 mod sender;
 pub mod spec;
@@ -48,6 +49,7 @@ pub use options::ClientOptions;
 pub use producer::{Confirmation, ConfirmationFuture, Producer, ProducerBuilder};
 pub use queue::Queue;
 pub use registry::{Backend, Registry};
+pub use run::{BatchHandler, Failure, Handled, Handler, Received, RunLoop, RunReport, permanent};
 pub use secret::Secret;
 pub use spec::{
     Binding, Bound, ExchangeKind, ExchangeSpec, HeadersMatch, MatchMode, Overflow, QueueSpec, TopicSpec,

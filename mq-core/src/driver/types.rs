@@ -1,6 +1,7 @@
 //! The values that cross the border between the core and a backend.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::capability::Capabilities;
@@ -420,19 +421,22 @@ impl Incoming {
 }
 
 /// Holds a rebalance back until it is dropped.
-pub struct Release(Option<Box<dyn FnOnce() + Send>>);
+pub struct Release(Mutex<Option<OnDrop>>);
+
+type OnDrop = Box<dyn FnOnce() + Send>;
 
 impl Release {
     /// Runs this once, when the release is dropped.
     #[must_use]
     pub fn new(on_drop: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(on_drop)))
+        Self(Mutex::new(Some(Box::new(on_drop))))
     }
 }
 
 impl Drop for Release {
     fn drop(&mut self) {
-        if let Some(run) = self.0.take() {
+        let run = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(run) = run {
             run();
         }
     }
