@@ -5,12 +5,18 @@
 //! Every decoder checks lengths and limits before it allocates, and survives any input. What foreign producers
 //! wrote is never a failure; only records of mq's own (frames, envelopes, registry) can be damaged.
 
-pub(crate) mod base64;
+pub mod acked;
+mod base64;
+mod codec;
+pub mod envelope;
+pub mod frame;
+pub mod half;
 pub mod headers;
 pub mod names;
 pub mod objects;
 pub mod partition;
 mod parts;
+pub mod registry;
 pub mod values;
 
 pub use headers::{Field, Natives};
