@@ -55,7 +55,7 @@ pub(super) fn rabbitmq(store: &Store, name: &str, version: &str, releases: &[&st
     }
     for tool in ["apt-get", "dpkg-deb"] {
         shell::which(tool).ok_or_else(|| {
-            Error::new(format_args!("{name}: without {tool} (Debian) it needs a Docker engine: start one"))
+            Error::new(format_args!("without {tool} (Debian) it needs a Docker engine: start one"))
         })?;
     }
     let mirror = mirror()?;
@@ -71,7 +71,7 @@ pub(super) fn rabbitmq(store: &Store, name: &str, version: &str, releases: &[&st
             Err(error) => failed.push(format!("{release}: {error}")),
         }
     }
-    Err(Error::new(format_args!("{name}: {}", failed.join("; "))))
+    Err(Error::new(failed.join("; ")))
 }
 
 /// The version of a finished copy. It works in the folder it was made in only.
@@ -168,6 +168,8 @@ impl Fetch<'_> {
         // Mirrors may hold an index for longer than it says it is valid; its signature is still checked.
         set("Acquire::Check-Valid-Until", "false");
         set("Acquire::Languages", "none");
+        // Without it, an index that can't be fetched is a warning.
+        set("APT::Update::Error-Mode", "any");
         // The folder need not be readable for apt's own user.
         set("APT::Sandbox::User", "root");
         command

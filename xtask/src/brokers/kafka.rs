@@ -88,7 +88,13 @@ fn libs(store: &Store, log: &Path) -> Result<PathBuf> {
     let file = dir.join("pom.xml");
     fs::write(&file, pom(VERSION, LOG4J_VERSION)).context(|| format!("writing {}", file.display()))?;
     let mut fetch = Command::new(maven);
-    fetch.current_dir(&dir).args(["-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    fetch.current_dir(&dir).args([
+        "-B",
+        "-q",
+        "-Dstyle.color=never",
+        "dependency:copy-dependencies",
+        "-DincludeScope=runtime",
+    ]);
     shell::run("mvn", fetch.arg("-DoutputDirectory=libs"), log, FETCH)?;
     fs::write(&mark, VERSION).context(|| format!("writing {}", mark.display()))?;
     Ok(libs)

@@ -83,7 +83,7 @@ fn start(store: &Store, name: Name) -> Result<Broker> {
     let nodes = control.nodes(name.as_str())?;
     nodes.iter().try_for_each(|node| control.start(node)).context(|| name)?;
     for node in &nodes {
-        if let Some(version) = control.wait_ready(node, READY).context(|| name)? {
+        if let Some(version) = control.wait_ready(node, READY)? {
             store.update(|state| {
                 let broker = state.brokers.get_mut(name.as_str());
                 broker.into_iter().for_each(|b| b.version.clone_from(&version));

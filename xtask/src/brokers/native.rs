@@ -60,7 +60,7 @@ pub(super) fn life(node: &Node) -> Life {
 /// Why a server has ended, from its output.
 pub(super) fn last_words(node: &Node) -> String {
     node.server.as_ref().map_or_else(String::new, |s| {
-        format!("its last line: {}; all of it is in {}", shell::last_line(&s.log), s.log.display())
+        format!("it said: {}; all of it is in {}", shell::last_complaint(&s.log), s.log.display())
     })
 }
 

@@ -39,7 +39,7 @@ fn pick(name: Name, free: impl Fn(u16) -> bool) -> Result<Vec<Ports>> {
     whole.next().ok_or_else(|| {
         let first = first(name);
         let last = first + (TRIES - 1) * STEP;
-        Error::new(format_args!("{name}: no free block of ports from {first} to {last}: stop what uses them"))
+        Error::new(format_args!("no free block of ports from {first} to {last}: stop what uses them"))
     })
 }
 
