@@ -24,6 +24,7 @@ mod registry;
 pub mod run;
 mod secret;
 mod sender;
+pub mod routing;
 pub mod spec;
 mod sync;
 pub mod text;
