@@ -60,6 +60,13 @@ impl Queue {
         self.client.consumer(Target::queue(&self.name), Mode::Browse)
     }
 
+    /// Sends a dead letter back to its source: a queue, or a topic for the dead letters of a group.
+    pub(crate) async fn send_back(&self, source: &str, copy: Message) -> Result<()> {
+        let name = self.client.inner.full_name("queue", source)?;
+        let sort = if self.client.exists(Sort::Queue, source).await? { Sort::Queue } else { Sort::Topic };
+        self.client.cached_producer(&Target { sort, name })?.forward(copy).await.map(drop)
+    }
+
     /// The queue of its dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> Self {

@@ -120,6 +120,20 @@ impl Target {
     }
 }
 
+impl From<&str> for Target {
+    /// A queue of this name.
+    fn from(queue: &str) -> Self {
+        Self::queue(queue)
+    }
+}
+
+impl From<String> for Target {
+    /// A queue of this name.
+    fn from(queue: String) -> Self {
+        Self::queue(queue)
+    }
+}
+
 /// One change of the topology. Idempotent unless it says otherwise.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -1,0 +1,385 @@
+//! Half messages: stored but invisible until their local transaction commits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Ability;
+use crate::client::{Client, lock};
+use crate::deadline::{Budget, within};
+use crate::driver::erased::DynHalf;
+use crate::driver::{Check, CheckToken, Decided, HalfId, HalfOptions, Sort, Target, Verdict};
+use crate::error::{Error, Kind, Result};
+use crate::event::ClientEvent;
+use crate::id::MessageId;
+use crate::limits;
+use crate::message::Message;
+
+/// How long one wait for questions lasts.
+const WAIT: Duration = Duration::from_secs(5);
+/// Questions taken at once.
+const CHECKS: usize = 16;
+/// Verdicts remembered, to answer a later question about a verdict that got lost.
+const REMEMBERED: usize = 10_000;
+
+/// Knows what became of a local transaction, from what it wrote: asked when no verdict has come, also in another
+/// process of the same producer group.
+#[async_trait::async_trait]
+pub trait Checker: Send + Sync + 'static {
+    /// The verdict on this message, or [`Verdict::Unknown`] to be asked again later. Answer from durable state: this
+    /// process may never have seen the transaction.
+    async fn check(&self, half: &Check) -> Verdict;
+}
+
+/// The half message inside a local transaction.
+#[derive(Clone, Debug)]
+pub struct Local {
+    id: MessageId,
+}
+
+impl Local {
+    /// The id of the message: store it with the local transaction, so that a checker can find it.
+    #[must_use]
+    pub fn id(&self) -> &MessageId {
+        &self.id
+    }
+}
+
+/// Builds a [`HalfProducer`].
+#[derive(Debug)]
+pub struct HalfBuilder {
+    client: Client,
+    options: HalfOptions,
+}
+
+impl HalfBuilder {
+    /// Age without a verdict at which the checker is asked first. Default 6 s.
+    #[must_use]
+    pub fn check_after(mut self, age: Duration) -> Self {
+        self.options.check_after = age;
+        self
+    }
+
+    /// Pause between two questions. Default 10 s.
+    #[must_use]
+    pub fn check_every(mut self, pause: Duration) -> Self {
+        self.options.check_every = pause;
+        self
+    }
+
+    /// Questions before the message is parked and reported. Default 15, at least 1.
+    #[must_use]
+    pub fn max_checks(mut self, checks: u32) -> Self {
+        self.options.max_checks = checks;
+        self
+    }
+
+    /// Opens the producer and starts to answer questions.
+    ///
+    /// # Errors
+    /// [`Unsupported`](Kind::Unsupported), [`ConfigInvalid`](Kind::ConfigInvalid).
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn open(mut self, checker: impl Checker) -> Result<HalfProducer> {
+        let inner = &self.client.inner;
+        inner.info.capabilities.check(Ability::HalfMessages)?;
+        limits::check_name("producer group", &self.options.group)?;
+        self.options.group = inner.full_name("producer group", &self.options.group)?;
+        if self.options.max_checks == 0 || self.options.check_every.is_zero() {
+            return Err(Error::config("half messages need at least 1 check and a pause between checks"));
+        }
+        let shared = Arc::new(Shared {
+            client: self.client,
+            options: self.options,
+            role: Mutex::default(),
+            live: Mutex::default(),
+            checker: Box::new(checker),
+        });
+        shared
+            .role(&mut Budget::new("open half messages", shared.client.inner.options.admin_deadline))
+            .await?;
+        if shared.client.inner.options.background {
+            tokio::spawn(answer_checks(Arc::downgrade(&shared)));
+        }
+        Ok(HalfProducer { shared })
+    }
+}
+
+impl Client {
+    /// Half messages of a producer group with the default times. The checker is asked by the broker side when no
+    /// verdict comes, in any live process of the group.
+    ///
+    /// # Errors
+    /// As for [`HalfBuilder::open`].
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub async fn half_messages(
+        &self,
+        group: impl Into<String>,
+        checker: impl Checker,
+    ) -> Result<HalfProducer> {
+        self.half_producer(group).open(checker).await
+    }
+
+    /// Builds a producer of half messages.
+    #[must_use]
+    pub fn half_producer(&self, group: impl Into<String>) -> HalfBuilder {
+        HalfBuilder { client: self.clone(), options: HalfOptions::new(group) }
+    }
+}
+
+/// Sends half messages. Clones share the group's checker task, which ends with the last of them.
+#[derive(Clone)]
+pub struct HalfProducer {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for HalfProducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HalfProducer").field("group", &self.shared.options.group).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    client: Client,
+    options: HalfOptions,
+    role: Mutex<Option<(u64, Arc<dyn DynHalf>)>>,
+    live: Mutex<Live>,
+    checker: Box<dyn Checker>,
+}
+
+/// Local transactions of this process: one that is still at work must not be answered for.
+#[derive(Default)]
+struct Live {
+    open: HashMap<MessageId, ()>,
+    decided: HashMap<MessageId, (Verdict, Instant)>,
+}
+
+impl HalfProducer {
+    /// Stores a message that nobody sees, runs the local transaction, and gives its verdict. An error of the local
+    /// transaction is a rollback, and is returned. A local transaction that is dropped half-way gives no verdict:
+    /// the checker is asked.
+    ///
+    /// # Errors
+    /// The local transaction's; [`NotFound`](Kind::NotFound) for a missing target; an error of the verdict is
+    /// **not** one of the send: the broker asks the checker, so `Ok(Decided::HandedOver)` is returned.
+    ///
+    /// # Cancel safety
+    /// Before the half message is stored nothing happened; after that the checker decides.
+    pub async fn send<F, Fut, E>(
+        &self,
+        to: impl Into<Target>,
+        message: impl Into<Message>,
+        local: F,
+    ) -> Result<Decided, E>
+    where
+        F: FnOnce(Local) -> Fut,
+        Fut: Future<Output = Result<Verdict, E>>,
+        E: From<Error>,
+    {
+        let id = self.prepare(to, message).await?;
+        let _live = self.shared.begin(&id.0);
+        let (verdict, failed) = match local(Local { id: id.0.clone() }).await {
+            Ok(verdict) => (verdict, None),
+            Err(error) => (Verdict::Rollback, Some(error)),
+        };
+        let decided = match verdict {
+            Verdict::Unknown => Ok(Decided::HandedOver),
+            Verdict::Commit | Verdict::Rollback => self.decide(&id, verdict).await,
+        };
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(decided.unwrap_or_else(|error| {
+                tracing::warn!(%error, ?id, "a verdict could not be stored; the checker will be asked");
+                Decided::HandedOver
+            })),
+        }
+    }
+
+    /// Stores a message that nobody sees. The verdict is given by [`decide`](Self::decide), or by the checker.
+    ///
+    /// # Errors
+    /// [`NotFound`](Kind::NotFound) for a missing target; [`Unsupported`](Kind::Unsupported) for a delayed message.
+    ///
+    /// # Cancel safety
+    /// It may be stored; the checker is asked then.
+    pub async fn prepare(&self, to: impl Into<Target>, message: impl Into<Message>) -> Result<HalfId> {
+        let inner = &self.shared.client.inner;
+        let (mut to, mut message) = (to.into(), message.into());
+        if to.sort == Sort::Exchange {
+            return Err(Error::config("a half message goes to one queue or topic, never to an exchange"));
+        }
+        to.name = inner.full_name(to.sort.as_str(), &to.name)?;
+        limits::check_message(&message, inner.info.capabilities.limits.max_body)?;
+        message.stamp(inner.clock.now());
+        if message.due().is_some() {
+            return Err(Error::unsupported("a message cannot be half and delayed; leave one of them out"));
+        }
+        let mut budget = Budget::new("prepare", inner.options.send_deadline);
+        let role = self.shared.role(&mut budget).await?;
+        let prepared = role.prepare(&to, message, self.shared.options.check_after);
+        budget.run(prepared).await?.map_err(|e| self.shared.explain(e))
+    }
+
+    /// Gives the verdict on a prepared message. Repeating the same one is no error.
+    ///
+    /// # Errors
+    /// The verdict may not be stored; the checker will be asked.
+    ///
+    /// # Cancel safety
+    /// The verdict may be stored or not; the checker is asked then.
+    pub async fn decide(&self, id: &HalfId, verdict: Verdict) -> Result<Decided> {
+        let mut budget = Budget::new("decide", self.shared.client.inner.options.send_deadline);
+        let decided = self.shared.decide(&mut budget, id, verdict, None).await?;
+        if let Decided::Already(first) = decided
+            && first != verdict
+        {
+            self.shared.client.inner.link.events.emit(ClientEvent::Contradiction(id.0.clone()));
+        }
+        Ok(decided)
+    }
+}
+
+/// Marks a local transaction as live while it is held.
+struct LiveGuard<'a> {
+    shared: &'a Shared,
+    id: MessageId,
+}
+
+impl Drop for LiveGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.live).open.remove(&self.id);
+    }
+}
+
+impl Shared {
+    fn begin(&self, id: &MessageId) -> LiveGuard<'_> {
+        lock(&self.live).open.insert(id.clone(), ());
+        LiveGuard { shared: self, id: id.clone() }
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        error.with_backend(self.client.inner.info.backend).with_context("group", self.options.group.clone())
+    }
+
+    async fn role(&self, budget: &mut Budget) -> Result<Arc<dyn DynHalf>> {
+        let inner = &self.client.inner;
+        loop {
+            let (generation, connection) = inner.link.connection(budget).await?;
+            if let Some((g, role)) = &*lock(&self.role)
+                && *g == generation
+            {
+                return Ok(Arc::clone(role));
+            }
+            match budget.run(connection.open_half(&self.options)).await? {
+                Ok(role) => {
+                    *lock(&self.role) = Some((generation, Arc::clone(&role)));
+                    return Ok(role);
+                }
+                Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
+                    inner.link.moved_on(generation, inner.options.reconnect.next_pause(1)).await;
+                }
+                Err(e) => return Err(self.explain(e)),
+            }
+        }
+    }
+
+    /// Stores a verdict, over the next connection if this one is lost: repeating a verdict is harmless.
+    async fn decide(
+        &self,
+        budget: &mut Budget,
+        id: &HalfId,
+        verdict: Verdict,
+        asked: Option<CheckToken>,
+    ) -> Result<Decided> {
+        loop {
+            let role = self.role(budget).await?;
+            let generation = self.client.inner.link.generation();
+            match budget.run(role.decide(id, verdict, asked.clone())).await? {
+                Ok(decided) => {
+                    let mut live = lock(&self.live);
+                    if live.decided.len() >= REMEMBERED {
+                        live.decided.clear();
+                    }
+                    live.decided.insert(id.0.clone(), (verdict, Instant::now()));
+                    return Ok(decided);
+                }
+                Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
+                    *lock(&self.role) = None;
+                    let pause = self.client.inner.options.reconnect.next_pause(1);
+                    self.client.inner.link.moved_on(generation, pause).await;
+                }
+                Err(e) => return Err(self.explain(e)),
+            }
+        }
+    }
+
+    /// What to answer without asking the checker: nothing while the transaction is live; the verdict given before,
+    /// if it is old enough to have been lost.
+    fn known(&self, id: &MessageId) -> Option<Option<Verdict>> {
+        let live = lock(&self.live);
+        if live.open.contains_key(id) {
+            return Some(None);
+        }
+        let (verdict, at) = live.decided.get(id)?;
+        let lost = at.elapsed() > 3 * self.options.check_every;
+        Some(lost.then_some(*verdict))
+    }
+
+    async fn answer(&self, check: Check) {
+        let verdict = match self.known(&check.id.0) {
+            Some(None) => return,
+            Some(Some(verdict)) => verdict,
+            None => {
+                let asked = tokio::time::timeout(self.options.check_every, self.checker.check(&check));
+                asked.await.unwrap_or(Verdict::Unknown)
+            }
+        };
+        if verdict == Verdict::Unknown {
+            return;
+        }
+        let mut budget = Budget::new("answer a check", self.client.inner.options.send_deadline);
+        match self.decide(&mut budget, &check.id, verdict, Some(check.token)).await {
+            Ok(Decided::Already(first)) if first != verdict => {
+                self.client.inner.link.events.emit(ClientEvent::Contradiction(check.id.0));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the answer to a check could not be stored; it is asked again")
+            }
+        }
+    }
+}
+
+/// Answers questions until the last producer of the group is gone.
+async fn answer_checks(shared: Weak<Shared>) {
+    let mut failures = 0;
+    while let Some(shared) = shared.upgrade() {
+        let deadline = shared.client.inner.options.admin_deadline;
+        let round = async {
+            let role = shared.role(&mut Budget::new("checks", deadline)).await?;
+            within("checks", WAIT + deadline, role.checks(CHECKS, WAIT)).await
+        };
+        match round.await {
+            Ok(checks) => {
+                failures = 0;
+                for check in checks {
+                    shared.answer(check).await;
+                }
+            }
+            Err(error) if matches!(error.kind(), Kind::Closed | Kind::Unsupported) => return,
+            Err(error) => {
+                failures += 1;
+                tracing::debug!(%error, "no checks for now");
+                *lock(&shared.role) = None;
+                tokio::time::sleep(shared.client.inner.options.reconnect.next_pause(failures)).await;
+            }
+        }
+    }
+}
