@@ -12,6 +12,7 @@ use crate::driver::{Applied, Change, Described, Query, Sort};
 use crate::error::{Error, Kind, Result};
 use crate::limits::{self, DLQ_SUFFIX};
 use crate::link::Restore;
+use crate::routing::check_binding;
 use crate::spec::{Binding, ExchangeSpec, QueueSpec, TopicSpec};
 
 /// A set of exchanges, queues, topics and bindings. Declaring it is idempotent.
@@ -100,6 +101,9 @@ impl Topology {
         for binding in &self.bindings {
             can.check(Ability::Exchanges)?;
             limits::check_routing_key(&binding.key)?;
+            if let Some(exchange) = self.exchanges.iter().find(|e| e.name == binding.exchange) {
+                check_binding(exchange.kind, binding)?;
+            }
         }
         Ok(())
     }
