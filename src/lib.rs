@@ -1,1 +1,24 @@
-//! One async messaging API.
+#![doc = include_str!("../README.md")]
+
+mod builtin;
+
+#[doc(inline)]
+pub use mq_core::*;
+
+pub use crate::builtin::{connect, connect_with, registry};
+
+/// The in-memory reference broker, with its fault switchboard for tests.
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use mq_memory::*;
+}
+
+/// What most programs use, for `use mq::prelude::*`.
+pub mod prelude {
+    pub use crate::driver::{Start, Target, Verdict};
+    pub use crate::{
+        Backoff, Binding, Client, ClientOptions, Consumer, Delivery, Error, Exchange, ExchangeSpec, Failure,
+        Handled, HeaderValue, Headers, HeadersMatch, Kind, Message, Overflow, Producer, Queue, QueueSpec,
+        Received, Result, RetryPolicy, RunLoop, Timestamp, Topic, TopicSpec, Topology, permanent,
+    };
+}

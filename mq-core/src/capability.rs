@@ -138,6 +138,12 @@ macro_rules! abilities {
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$ability => $label,)+ }
             }
+
+            /// One word, for URLs and command lines: the name of the field in [`Capabilities`].
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$ability => stringify!($field),)+ }
+            }
         }
 
         /// All that a connection can do. The default is: nothing.

@@ -16,9 +16,11 @@ mod sync;
 mod timer;
 mod topic;
 mod topology;
+mod url;
 
 pub use config::{MAX_BYTES, MAX_MESSAGES, MemoryConfig};
 pub use connection::MemoryConnection;
 pub use connector::MemoryConnector;
 pub use consumer::MemoryConsumer;
 pub use producer::MemoryProducer;
+pub use url::backend;
