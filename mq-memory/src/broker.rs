@@ -12,6 +12,7 @@ use crate::link::Link;
 use crate::names::{Names, Object};
 use crate::pool::Pool;
 use crate::queue::{Entry, Queue};
+use crate::scheduled::Scheduled;
 use crate::sync::Mutex;
 use crate::timer::Timer;
 
@@ -31,6 +32,8 @@ pub(crate) struct Broker {
     pool: Pool,
     timer: Timer,
     pub(crate) names: Names,
+    /// Delayed publishes.
+    pub(crate) scheduled: Arc<Scheduled>,
     links: Mutex<BTreeMap<u64, Weak<Link>>>,
 }
 
@@ -41,6 +44,7 @@ impl Broker {
             pool: Pool::new(settings.max_messages, settings.max_bytes),
             timer: Timer::default(),
             names: Names::default(),
+            scheduled: Scheduled::new(),
             links: Mutex::new(BTreeMap::new()),
             settings,
         })
@@ -103,6 +107,9 @@ impl Broker {
     pub(crate) fn delete_queue(self: &Arc<Self>, queue: &Arc<Queue>) {
         self.names.remove(queue);
         queue.delete(self);
+        for exchange in self.names.exchanges() {
+            exchange.remove_queue(queue);
+        }
     }
 
     /// Collects the room that queues and consumers have in hand, because a send waits for it.
@@ -110,6 +117,17 @@ impl Broker {
         for queue in self.names.queues() {
             queue.reclaim(self);
         }
+    }
+
+    /// Refuses a message that can never be held.
+    pub(crate) fn check_weight(&self, message: &Message) -> Result<()> {
+        let (weight, max) = (message.weight() as u64, self.pool.max_bytes());
+        if weight <= max {
+            return Ok(());
+        }
+        let text =
+            format!("the message has {weight} bytes, and the broker holds {max} in all; raise max_bytes");
+        Err(Error::new(Kind::TooLarge, text))
     }
 
     /// Refuses to replace a delivery by its copy where retry is not native.

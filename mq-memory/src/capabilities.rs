@@ -24,6 +24,7 @@ pub(crate) const COMPARABLE: &[&str] = &[
 
 const NATIVE: &[Ability] = &[
     Ability::Queues,
+    Ability::Exchanges,
     Ability::BoundedQueues,
     Ability::Delay,
     Ability::Ttl,

@@ -10,6 +10,7 @@ use mq_core::{Ability, Error, Result};
 
 use crate::broker::Broker;
 use crate::consumer::{From, MemoryConsumer};
+use crate::exchange::MemoryExchange;
 use crate::link::{Link, Opened};
 use crate::names::Object;
 use crate::producer::{MemoryProducer, To};
@@ -30,6 +31,15 @@ impl MemoryConnection {
     /// Refuses what this broker was told not to offer.
     pub(crate) fn demand(&self, ability: Ability) -> Result<()> {
         self.broker.info().capabilities.check(ability)
+    }
+
+    /// Refuses exchanges where they are not offered, or left to the core.
+    pub(crate) fn demand_exchanges(&self) -> Result<()> {
+        self.demand(Ability::Exchanges)?;
+        if self.broker.settings().core.exchanges {
+            return Err(Error::unsupported("exchanges are the core's duty here: route at publish"));
+        }
+        Ok(())
     }
 
     fn open_on_queue(&self, options: &ConsumerOptions) -> Result<From> {
@@ -56,7 +66,7 @@ impl MemoryConnection {
 
 impl Connection for MemoryConnection {
     type Producer = MemoryProducer;
-    type Exchange = Unsupported;
+    type Exchange = MemoryExchange;
     type Consumer = MemoryConsumer;
     type Transaction = Unsupported;
     type Half = Unsupported;
@@ -88,10 +98,11 @@ impl Connection for MemoryConnection {
         Ok(MemoryProducer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), to })
     }
 
-    async fn open_exchange(&self, name: &str) -> Result<Unsupported> {
+    async fn open_exchange(&self, name: &str) -> Result<MemoryExchange> {
         self.link.check()?;
-        self.demand(Ability::Exchanges)?;
-        Err(Error::not_found("exchange", name))
+        self.demand_exchanges()?;
+        let exchange = self.broker.names.exchange(name).ok_or_else(|| Error::not_found("exchange", name))?;
+        Ok(MemoryExchange { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), exchange })
     }
 
     async fn open_consumer(&self, options: &ConsumerOptions) -> Result<MemoryConsumer> {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mq_core::driver::{Sort, Target};
-use mq_core::{Error, Kind, QueueSpec, Result, TopicSpec};
+use mq_core::{Error, ExchangeSpec, Kind, QueueSpec, Result, TopicSpec};
 
+use crate::exchange::Exchange;
 use crate::queue::Queue;
 use crate::topic::Topic;
 
@@ -28,6 +29,7 @@ impl Object {
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     objects: RwLock<HashMap<Arc<str>, Object>>,
+    exchanges: RwLock<HashMap<Arc<str>, Arc<Exchange>>>,
 }
 
 /// An object of this name exists and is something else.
@@ -131,6 +133,31 @@ impl Names {
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let queue = |o: &Object| if let Object::Queue(q) = o { Some(Arc::clone(q)) } else { None };
         self.read().values().filter_map(queue).collect()
+    }
+
+    /// The exchange of this name.
+    pub(crate) fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.exchanges.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.exchanges.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The exchange of this name as declared, or a new one. The flag says that it is new.
+    pub(crate) fn declare_exchange(&self, spec: &ExchangeSpec) -> (Arc<Exchange>, bool) {
+        let mut exchanges = self.exchanges.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exchange) = exchanges.get(spec.name.as_str()) {
+            return (Arc::clone(exchange), false);
+        }
+        let exchange = Exchange::new(spec.clone());
+        exchanges.insert(Arc::clone(&exchange.name), Arc::clone(&exchange));
+        (exchange, true)
+    }
+
+    /// Forgets the name of an exchange.
+    pub(crate) fn remove_exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.exchanges.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     /// Exclusive queues of a connection.

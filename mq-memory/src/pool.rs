@@ -68,6 +68,18 @@ impl Pool {
         true
     }
 
+    /// Takes room for several messages at once, all of it or none.
+    pub(crate) fn draw(&self, credit: Credit) -> Result<(), ()> {
+        if draw(&self.messages, self.max.messages, credit.messages, credit.messages) < credit.messages {
+            return Err(());
+        }
+        if draw(&self.bytes, self.max.bytes, credit.bytes, credit.bytes) < credit.bytes {
+            self.messages.fetch_sub(credit.messages, Ordering::AcqRel);
+            return Err(());
+        }
+        Ok(())
+    }
+
     /// As [`take`](Self::take), beyond the bound if it must be: for copies that the broker itself makes.
     pub(crate) fn force(&self, local: &mut Credit, weight: u32) {
         if !self.take(local, weight) {

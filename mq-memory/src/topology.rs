@@ -1,15 +1,27 @@
 //! Changes of the topology, and questions about it.
 
+use std::sync::Arc;
+
 use mq_core::driver::{Applied, Change, Count, Described, Query, Sort, Target};
-use mq_core::{Ability, Bound, Error, MessageId, QueueSpec, Result};
+use mq_core::{Ability, Binding, Bound, Error, ExchangeSpec, MessageId, QueueSpec, Result};
 
 use crate::connection::MemoryConnection;
+use crate::exchange::Exchange;
 use crate::names::{Object, conflict};
+use crate::queue::Queue;
 
 impl MemoryConnection {
     pub(crate) fn change(&self, change: &Change) -> Result<Applied> {
         match change {
+            Change::DeclareExchange(spec) => self.declare_exchange(spec),
             Change::DeclareQueue(spec) => self.declare_queue(spec),
+            Change::Bind(binding) => {
+                let (exchange, queue) = self.both(binding)?;
+                Ok(done(exchange.bind(&queue, binding)?))
+            }
+            Change::Unbind(binding) => {
+                Ok(done(self.both(binding).is_ok_and(|(exchange, queue)| exchange.unbind(&queue, binding))))
+            }
             Change::Delete(sort, name) => self.delete(*sort, name),
             Change::Purge(name) => {
                 let removed = self.broker.queue(name, self.link.id)?.purge(&self.broker);
@@ -42,6 +54,27 @@ impl MemoryConnection {
         }
     }
 
+    fn declare_exchange(&self, spec: &ExchangeSpec) -> Result<Applied> {
+        mq_core::limits::check_any_name("exchange", &spec.name)?;
+        self.demand_exchanges()?;
+        let (exchange, new) = self.broker.names.declare_exchange(spec);
+        if exchange.spec.kind != spec.kind {
+            return Err(conflict(Sort::Exchange, &spec.name, "kind"));
+        }
+        if exchange.spec.alternate != spec.alternate {
+            return Err(conflict(Sort::Exchange, &spec.name, "alternate"));
+        }
+        Ok(done(new))
+    }
+
+    /// Exchange and queue of a binding.
+    fn both(&self, binding: &Binding) -> Result<(Arc<Exchange>, Arc<Queue>)> {
+        self.demand_exchanges()?;
+        let exchange = self.broker.names.exchange(&binding.exchange);
+        let exchange = exchange.ok_or_else(|| Error::not_found("exchange", &binding.exchange))?;
+        Ok((exchange, self.broker.queue(&binding.queue, self.link.id)?))
+    }
+
     /// Refuses properties that this broker was told not to offer.
     fn check_offered(&self, spec: &QueueSpec) -> Result<()> {
         self.demand(Ability::Queues)?;
@@ -69,6 +102,9 @@ impl MemoryConnection {
                 topic.delete(&self.broker);
                 Ok(Applied::Done)
             }
+            (Sort::Exchange, _) => {
+                Ok(done(self.broker.names.remove_exchange(name).inspect(|e| e.delete()).is_some()))
+            }
             _ => Ok(Applied::Unchanged),
         }
     }
@@ -91,11 +127,19 @@ impl MemoryConnection {
     }
 
     fn exists(&self, sort: Sort, name: &str) -> bool {
+        if sort == Sort::Exchange {
+            return self.broker.names.exchange(name).is_some();
+        }
         matches!(
             (sort, self.broker.names.get(name)),
             (Sort::Queue, Some(Object::Queue(_))) | (Sort::Topic, Some(Object::Topic(_)))
         )
     }
+}
+
+/// Whether something changed.
+const fn done(changed: bool) -> Applied {
+    if changed { Applied::Done } else { Applied::Unchanged }
 }
 
 /// The first property in which two declarations of a queue differ. The retry policy is the client's own.

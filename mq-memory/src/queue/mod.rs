@@ -17,11 +17,13 @@ use mq_core::{Error, Message, QueueSpec, Result};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
+use crate::pool::Credit;
 use crate::sync::Mutex;
 
 pub(crate) use browse::Browser;
 pub(crate) use reader::{QueueConsumer, Reader};
-pub(crate) use state::State;
+pub(crate) use room::{Admission, Stop};
+pub(crate) use state::{State, weight};
 
 /// A message in a queue.
 #[derive(Debug)]
@@ -118,20 +120,48 @@ impl Queue {
     }
 
     /// Ends all producers and consumers with `NotFound`, and forgets what the queue holds. Its name is gone already.
+    /// What is not due yet was never in the queue: when it is due, it looks for a queue of that name again.
     pub(crate) fn delete(&self, broker: &Arc<Broker>) {
         let mut state = self.state.lock();
         state.deleted = true;
-        let mut removed = state.drain_ready();
-        removed.extend(std::mem::take(&mut state.delayed).into_values());
+        let removed = state.drain_ready();
+        let delayed = std::mem::take(&mut state.delayed).into_values();
         let (readers, credit) = (state.readers.clone(), std::mem::take(&mut state.credit));
         broker.timer().set(broker, self.id, state.armed.take(), None);
         drop(state);
         broker.pool().give_back(credit);
         broker.pool().give_back(Self::weigh(&removed));
+        if self.owner.is_some() {
+            broker.pool().give_back(Self::weigh(&delayed.collect::<Vec<_>>()));
+        } else {
+            broker.scheduled.adopt(broker, &self.name, delayed.map(|e| e.message));
+        }
         for reader in readers {
             reader.end(broker, self, self.gone(), false);
         }
         self.wake_senders();
+    }
+
+    /// Stores a copy whose room is taken and whose place is reserved. False if the queue was deleted meanwhile.
+    pub(crate) fn put_reserved(&self, broker: &Arc<Broker>, message: Message) -> bool {
+        let mut state = self.state.lock();
+        if self.spec.bound.is_some() {
+            state.unreserve(&message);
+        }
+        if state.deleted {
+            drop(state);
+            broker.pool().give_back(Credit { messages: 1, bytes: weight(&message).into() });
+            return false;
+        }
+        self.put(&mut state, broker, message);
+        let wake = state.next_waiter();
+        drop(state);
+        wake.inspect(|r| r.wake());
+        true
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.state.lock().deleted
     }
 
     pub(crate) fn depth(&self) -> Depth {

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use mq_core::driver::{Batch, Receipt};
+use mq_core::driver::{Batch, Item, Receipt};
 use mq_core::{Bound, Error, Kind, Message, Overflow, Result};
 
 use super::state::weight;
@@ -36,6 +36,12 @@ impl State {
         let bytes = self.ready_bytes + self.reserved.bytes;
         bound.messages.is_some_and(|max| messages >= max)
             || bound.bytes.is_some_and(|max| bytes + u64::from(weight) > max)
+    }
+
+    /// A reserved place is used, or not needed any more.
+    pub(super) fn unreserve(&mut self, message: &Message) {
+        self.reserved.messages -= 1;
+        self.reserved.bytes -= u64::from(weight(message));
     }
 }
 
@@ -82,33 +88,29 @@ impl Queue {
         if broker.pool().take(&mut state.credit, weight) {
             return Admission::Yes;
         }
-        if u64::from(weight) > broker.pool().max_bytes() {
-            let text =
-                format!("the message has {weight} bytes, more than the broker may hold; raise max_bytes");
-            return Admission::No(Error::new(Kind::TooLarge, text));
-        }
-        Admission::Wait(Stop::Broker)
+        broker.check_weight(message).map_or_else(Admission::No, |()| Admission::Wait(Stop::Broker))
     }
 
-    /// Reserves a place of a bounded queue for a message that goes to several queues.
-    pub(crate) fn reserve(&self, broker: &Broker, message: &Message) -> Result<Admission> {
+    /// Reserves a place of a bounded queue for a message that goes to several queues. A queue that was deleted
+    /// meanwhile lets it in; storing finds out.
+    pub(crate) fn reserve(&self, broker: &Broker, message: &Message) -> Admission {
+        if self.spec.bound.is_none() {
+            return Admission::Yes;
+        }
         let mut state = self.state.lock();
-        if state.deleted {
-            return Err(self.gone());
-        }
         let admission = self.within_bound(&state, broker, message);
-        if matches!(admission, Admission::Yes) && self.spec.bound.is_some() {
+        if matches!(admission, Admission::Yes) || state.deleted {
             state.reserved.add(weight(message));
+            return Admission::Yes;
         }
-        Ok(admission)
+        admission
     }
 
-    /// Gives a reserved place back: it is used now, or not needed.
+    /// Gives a reserved place back that is not needed.
     pub(crate) fn unreserve(&self, message: &Message) {
         if self.spec.bound.is_some() {
             let mut state = self.state.lock();
-            state.reserved.messages -= 1;
-            state.reserved.bytes -= u64::from(weight(message));
+            state.unreserve(message);
             self.freed_room(&mut state);
         }
     }
@@ -126,14 +128,19 @@ impl Queue {
         self.room.notify_waiters();
     }
 
-    /// Stores items from the front of a batch for as long as there is room.
-    fn push(&self, broker: &Arc<Broker>, batch: &mut Batch) -> Result<Stop> {
+    /// Stores items from the front of a batch for as long as there is room and they belong `here`.
+    pub(crate) fn push(
+        &self,
+        broker: &Arc<Broker>,
+        batch: &mut Batch,
+        mut here: impl FnMut(&Item) -> bool,
+    ) -> Result<Stop> {
         let mut state = self.state.lock();
         if state.deleted {
             return Err(self.gone());
         }
         let mut stop = Stop::Done;
-        while let Some(item) = batch.peek() {
+        while let Some(item) = batch.peek().filter(|item| here(item)) {
             match self.admit(&mut state, broker, &item.message) {
                 Admission::Yes => batch.finish_next(|item| {
                     self.put(&mut state, broker, item.message);
@@ -165,13 +172,13 @@ impl Queue {
     ) -> Result<()> {
         loop {
             alive()?;
-            match self.push(broker, batch)? {
+            match self.push(broker, batch, |_| true)? {
                 Stop::Done => return Ok(()),
                 Stop::Queue => {
                     let _waiting = self.wait_in_line();
                     let room = self.room.notified();
                     // A place that became free before we were in the line has told nobody.
-                    if self.push(broker, batch)? == Stop::Queue {
+                    if self.push(broker, batch, |_| true)? == Stop::Queue {
                         room.await;
                     }
                 }
@@ -180,7 +187,7 @@ impl Queue {
                     let mut room = pin!(starving.room());
                     room.as_mut().enable();
                     broker.reclaim();
-                    if self.push(broker, batch)? == Stop::Broker {
+                    if self.push(broker, batch, |_| true)? == Stop::Broker {
                         room.await;
                     }
                 }
@@ -188,11 +195,15 @@ impl Queue {
         }
     }
 
-    /// Waits once for room in the queue's own bound. The caller looks again.
-    pub(crate) async fn wait_for_room(&self, full: impl FnOnce() -> bool) {
+    /// Waits once for room in the queue's own bound, if this message still needs it. The caller looks again.
+    pub(crate) async fn wait_for_room(&self, message: Option<&Message>) {
         let _waiting = self.wait_in_line();
         let room = self.room.notified();
-        if full() {
+        let full = |bound| {
+            let state = self.state.lock();
+            !state.deleted && state.is_full(bound, message.map_or(0, weight))
+        };
+        if self.spec.bound.is_some_and(full) {
             room.await;
         }
     }
