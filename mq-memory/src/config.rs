@@ -1,6 +1,8 @@
 //! How a memory broker is set up.
 
 use mq_core::driver::CoreDuties;
+use mq_core::text::escape;
+use mq_core::url::Url;
 use mq_core::{Ability, Clock, Error, Result};
 
 /// Messages a broker holds at most, unless configured.
@@ -81,6 +83,85 @@ impl MemoryConfig {
     }
 }
 
+/// Keys and words of a URL.
+impl MemoryConfig {
+    /// Reads `memory://` (private) or `memory://NAME` (shared in the process), with the keys
+    ///
+    /// | Key | Meaning |
+    /// |---|---|
+    /// | `max_messages` | messages held at most |
+    /// | `max_bytes` | bytes held at most |
+    /// | `core` | comma-separated duties left to the core: `exchanges`, `retry`, `expiry`, `transactions`, `half` |
+    /// | `without` | comma-separated abilities to refuse, by their names in [`Capabilities`](mq_core::Capabilities) |
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](mq_core::Kind::ConfigInvalid) for several hosts, a port, a path, a user, or an unknown key,
+    /// duty or ability.
+    pub fn from_url(url: &Url) -> Result<Self> {
+        let name = match url.hosts() {
+            [] => None,
+            [host] if host.port.is_none() => Some(host.name.clone()),
+            _ => return Err(Error::config("a memory URL has one name and no port: memory://NAME")),
+        };
+        if url.path().is_some_and(|p| !p.is_empty()) || url.username().is_some() || url.password().is_some() {
+            return Err(Error::config("a memory URL has no user, password or path: memory://NAME"));
+        }
+        let mut query = url.query();
+        let config = Self {
+            name,
+            max_messages: query.take_u64("max_messages")?,
+            max_bytes: query.take_u64("max_bytes")?,
+            core: query.take_list("core")?.map(|words| duties(&words)).transpose()?,
+            without: query.take_list("without")?.map(|words| abilities(&words)).transpose()?,
+            clock: None,
+        };
+        query.finish()?;
+        config.settings()?;
+        Ok(config)
+    }
+}
+
+fn duties(words: &[String]) -> Result<CoreDuties> {
+    let mut core = CoreDuties::default();
+    for word in words {
+        match word.as_str() {
+            "exchanges" => core.exchanges = true,
+            "retry" => core.retry = true,
+            "expiry" => core.expiry = true,
+            "transactions" => core.transactions = true,
+            "half" => core.half = true,
+            _ => {
+                return Err(Error::config(format!(
+                    "the URL key `core` does not know `{}`; it knows exchanges, retry, expiry, transactions, half",
+                    escape(word)
+                )));
+            }
+        }
+    }
+    Ok(core)
+}
+
+/// `HalfMessages` is `half_messages`.
+fn word(ability: Ability) -> String {
+    let mut word = String::new();
+    for letter in format!("{ability:?}").chars() {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+fn abilities(words: &[String]) -> Result<Vec<Ability>> {
+    let find = |w: &String| Ability::ALL.iter().copied().find(|a| word(*a) == *w);
+    let known = || Ability::ALL.iter().map(|a| word(*a)).collect::<Vec<_>>().join(", ");
+    let unknown = |w: &String| {
+        Error::config(format!("the URL key `without` does not know `{}`; it knows {}", escape(w), known()))
+    };
+    words.iter().map(|w| find(w).ok_or_else(|| unknown(w))).collect()
+}
+
 /// What a broker was made with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -128,6 +209,39 @@ impl MemoryConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(url: &str) -> Result<MemoryConfig> {
+        MemoryConfig::from_url(&Url::parse(url)?)
+    }
+
+    #[test]
+    fn urls() {
+        assert_eq!(read("memory://").unwrap().name, None);
+        let config = read("memory://t?max_messages=5&core=retry,half&without=delay,half_messages").unwrap();
+        assert_eq!((config.name.as_deref(), config.max_messages), (Some("t"), Some(5)));
+        assert!(config.core.is_some_and(|c| c.retry && c.half && !c.expiry));
+        assert_eq!(config.without, Some(vec![Ability::Delay, Ability::HalfMessages]));
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_and_the_known_is_listed() {
+        let known = [
+            ("memory://?x=1", "max_messages"),
+            ("memory://?core=x", "transactions"),
+            ("memory://?without=x", "half_messages"),
+            ("memory://a,b", "memory://NAME"),
+            ("memory://a:1", "memory://NAME"),
+            ("memory://u@a", "memory://NAME"),
+            ("memory://a/p", "memory://NAME"),
+            ("memory://?max_messages=0", "at least 1"),
+            ("memory://?max_bytes=x", "max_bytes"),
+        ];
+        for (url, help) in known {
+            let error = read(url).unwrap_err();
+            assert_eq!(error.kind(), mq_core::Kind::ConfigInvalid, "{url}");
+            assert!(error.to_string().contains(help), "{url}: {error}");
+        }
+    }
 
     #[test]
     fn a_later_connector_takes_what_it_leaves_unset() {

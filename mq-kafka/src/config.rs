@@ -1,0 +1,243 @@
+//! What a connection is made of, with safe defaults.
+
+use std::fmt;
+use std::time::Duration;
+
+use mq_core::{Error, Result, defaults};
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// Properties of librdkafka that the backend's promises rest on: they cannot be overridden.
+const OWNED: &[&str] = &[
+    "acks",
+    "allow.auto.create.topics",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "client.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "group.id",
+    "group.protocol",
+    "isolation.level",
+    "metadata.broker.list",
+    "partition.assignment.strategy",
+    "partitioner",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// How the members of a group agree on who reads what. All members of a group must use the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// The classic protocol with the cooperative-sticky assignor: a crashed member is noticed after the session
+    /// time-out of the client.
+    #[default]
+    Classic,
+    /// The protocol of Kafka 4 (KIP-848): session time-out and heartbeat are the broker's (45 s and 5 s unless its
+    /// `group.consumer.min.*` settings are lowered).
+    Consumer,
+}
+
+/// The configuration of a Kafka connection.
+///
+/// Defaults: all acks, idempotent producer, no linger, murmur2 partitions as in Kafka's Java client, explicit
+/// commits, `read_committed`, session time-out 10 s, 4 MiB of prefetched messages per consumer.
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) client_id: String,
+    pub(crate) protocol: GroupProtocol,
+    pub(crate) session_timeout: Duration,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) replication: Option<u32>,
+    properties: Vec<(String, String)>,
+}
+
+impl Config {
+    /// A connection to one of these `host:port` pairs, without encryption and credentials.
+    #[must_use]
+    pub fn new<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
+        Self {
+            hosts: hosts.into_iter().map(Into::into).collect(),
+            client_id: "mq".to_owned(),
+            protocol: GroupProtocol::default(),
+            session_timeout: defaults::HEARTBEAT,
+            delivery_timeout: defaults::SEND_DEADLINE,
+            replication: None,
+            properties: Vec::new(),
+        }
+    }
+
+    /// The name that the broker shows for this client. Default `mq`.
+    #[must_use]
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.client_id = id.into();
+        self
+    }
+
+    /// How the members of a group agree.
+    #[must_use]
+    pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// How long a silent consumer keeps its partitions, with the classic protocol. Default 10 s.
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// How long librdkafka tries to deliver a message. Default 30 s; keep it above the longest outage that a send
+    /// should survive without a re-send.
+    #[must_use]
+    pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
+        self.delivery_timeout = timeout;
+        self
+    }
+
+    /// Copies of each topic that is declared without a number of its own. Default: 3, or as many as there are
+    /// brokers if that is fewer.
+    #[must_use]
+    pub fn replication(mut self, copies: u32) -> Self {
+        self.replication = Some(copies);
+        self
+    }
+
+    /// Sets a property of librdkafka. Checked at connect: an unknown name, a bad value, or a property that the
+    /// backend's promises rest on is refused.
+    #[must_use]
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Refuses what cannot work, before any I/O.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.hosts.is_empty() || self.hosts.iter().any(String::is_empty) {
+            return Err(Error::config("no Kafka host is given; write host:port, several with commas"));
+        }
+        for (name, _) in &self.properties {
+            if OWNED.contains(&name.as_str()) {
+                return Err(Error::config(format!(
+                    "the librdkafka property `{name}` is set by mq and cannot be changed"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut c = ClientConfig::new();
+        c.set("bootstrap.servers", self.hosts.join(","))
+            .set("client.id", &self.client_id)
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.propagation.max.ms", "5000")
+            .set("socket.connection.setup.timeout.ms", "10000")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("log.connection.close", "false")
+            .set("enable.metrics.push", "false")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        c
+    }
+
+    fn with_properties(&self, mut c: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            c.set(name, value);
+        }
+        c
+    }
+
+    /// For the shared producer.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut c = self.base();
+        c.set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("partitioner", "murmur2_random")
+            .set("message.max.bytes", "4194304")
+            .set("queue.buffering.max.messages", "100000")
+            .set("queue.buffering.max.kbytes", "1048576")
+            .set("delivery.timeout.ms", self.delivery_timeout.as_millis().to_string());
+        self.with_properties(c)
+    }
+
+    /// For administration. Nobody polls its main queue, so nothing may be logged to it.
+    pub(crate) fn admin(&self) -> ClientConfig {
+        let mut c = self.with_properties(self.base());
+        c.set_log_level(RDKafkaLogLevel::Emerg);
+        c
+    }
+
+    /// For a consumer; `group` is empty for one that belongs to none.
+    pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut c = self.base();
+        if !group.is_empty() {
+            c.set("group.id", group);
+            match self.protocol {
+                GroupProtocol::Classic => {
+                    let session = self.session_timeout.as_millis();
+                    c.set("partition.assignment.strategy", "cooperative-sticky")
+                        .set("session.timeout.ms", session.to_string())
+                        .set("heartbeat.interval.ms", (session / 4).max(1).to_string());
+                }
+                GroupProtocol::Consumer => {
+                    c.set("group.protocol", "consumer");
+                }
+            }
+        }
+        c.set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "4096");
+        self.with_properties(c)
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Shows names of properties, never their values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.properties.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Config")
+            .field("hosts", &self.hosts)
+            .field("client_id", &self.client_id)
+            .field("protocol", &self.protocol)
+            .field("session_timeout", &self.session_timeout)
+            .field("delivery_timeout", &self.delivery_timeout)
+            .field("replication", &self.replication)
+            .field("properties", &names)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn librdkafka_takes_every_default() {
+        let c = Config::new(["127.0.0.1:1"]);
+        for config in [c.producer(), c.admin(), c.consumer(""), c.consumer("g")] {
+            config.create_native_config().unwrap();
+        }
+        c.group_protocol(GroupProtocol::Consumer).consumer("g").create_native_config().unwrap();
+    }
+
+    #[test]
+    fn owned_properties_are_refused_and_values_hidden() {
+        let c = Config::new(["h:1"]).property("enable.auto.commit", "true");
+        assert_eq!(c.check().unwrap_err().kind(), mq_core::Kind::ConfigInvalid);
+        assert!(Config::new([""; 0]).check().is_err());
+        let c = Config::new(["h:1"]).property("sasl.password", "sesame");
+        assert!(c.check().is_ok() && !format!("{c:?}").contains("sesame"));
+    }
+}

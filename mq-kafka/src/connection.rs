@@ -1,0 +1,296 @@
+//! Connecting, and what a connection opens.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use mq_core::driver::{
+    self, Applied, Change, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Query, Target,
+    TransactionOptions, Unsupported,
+};
+use mq_core::{Error, Kind, Result, defaults};
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::Client;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::config::Config;
+use crate::consumer::{self, Consumer};
+use crate::context::{Quiet, Sending, Sent};
+use crate::detach::Detached;
+use crate::event::Events;
+use crate::gate::Gate;
+use crate::producer::Producer;
+use crate::topic::Topics;
+use crate::{capability, describe, error, lock, topology};
+
+/// How long one native request for metadata may take.
+pub(crate) const ASK: Duration = Duration::from_secs(5);
+/// Step of the wait for the first metadata: between two steps a refusal of our credentials is noticed.
+const STEP: Duration = Duration::from_millis(250);
+
+/// Makes connections to a Kafka cluster.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Arc<Config>,
+}
+
+impl Connector {
+    /// With this configuration.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) for what cannot work.
+    pub fn new(config: Config) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config: Arc::new(config) })
+    }
+}
+
+impl driver::Connector for Connector {
+    type Connection = Connection;
+
+    async fn connect(&self) -> Result<Connection> {
+        let config = Arc::clone(&self.config);
+        // A caller that does not wait any longer drops the result, on the blocking thread.
+        let link = blocking(move || Link::open(config)).await?;
+        Ok(Connection { link: Arc::new(link) })
+    }
+}
+
+/// A record on its way to the shared producer.
+pub(crate) type Record<'a> = BaseRecord<'a, [u8], [u8], Box<Sent>>;
+
+/// What all roles of a connection share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) config: Arc<Config>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) topics: Topics,
+    /// Brokers at the time of the connect: bounds the default replication.
+    pub(crate) brokers: usize,
+    pub(crate) consumers: Mutex<Vec<Weak<consumer::Shared>>>,
+    producer: Detached<ThreadedProducer<Sending>>,
+    admin: Detached<AdminClient<Quiet>>,
+    info: ConnectionInfo,
+    closed: AtomicBool,
+}
+
+/// Makes a native client; the text of a refused property names its key only.
+pub(crate) fn make<C, T: FromClientConfigAndContext<C>>(config: &ClientConfig, context: C) -> Result<T>
+where
+    C: rdkafka::ClientContext,
+{
+    T::from_config_and_context(config, context).map_err(|e| error::of("the native client was not made", e))
+}
+
+impl Link {
+    /// The producer comes first: it fetches its id while the rest goes on, else its first confirm would wait for
+    /// half a second.
+    fn open(config: Arc<Config>) -> Result<Self> {
+        let (gate, events) = (Arc::new(Gate::new()), Arc::new(Events::default()));
+        let sending = Sending { gate: Arc::clone(&gate), events: Arc::clone(&events) };
+        let producer: Detached<ThreadedProducer<Sending>> = Detached::new(make(&config.producer(), sending)?);
+        let admin: Detached<AdminClient<Quiet>> =
+            Detached::new(make(&config.admin(), Quiet(Arc::clone(&events)))?);
+        let brokers = first_answer(producer.client(), &events)?;
+        // What failed on the way to a connect that succeeded is no event.
+        while events.pop().is_some() {}
+        events.restored();
+        let info = ConnectionInfo::new(
+            error::BACKEND,
+            format!("Apache Kafka, {brokers} brokers"),
+            capability::capabilities(),
+            capability::duties(),
+        );
+        Ok(Self {
+            config,
+            gate,
+            events,
+            topics: Topics::default(),
+            brokers,
+            consumers: Mutex::new(Vec::new()),
+            producer,
+            admin,
+            info,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    #[allow(clippy::result_large_err)] // the client's own signature: the record comes back
+    pub(crate) fn send<'a>(&self, record: Record<'a>) -> std::result::Result<(), (KafkaError, Record<'a>)> {
+        self.producer.send(record)
+    }
+
+    pub(crate) fn admin(&self) -> &AdminClient<Quiet> {
+        &self.admin
+    }
+
+    /// The partitions of a topic, or `None` if there is no such topic. Blocks.
+    pub(crate) fn partitions(&self, name: &str) -> Result<Option<Vec<i32>>> {
+        partitions(self.admin.inner(), name)
+    }
+
+    /// Fails with [`NotFound`](Kind::NotFound) unless the target is there.
+    pub(crate) async fn require(self: &Arc<Self>, target: &Target) -> Result<Vec<i32>> {
+        let (link, target) = (Arc::clone(self), target.clone());
+        blocking(move || {
+            let found = link.partitions(&target.name)?;
+            found.ok_or_else(|| target.not_found().with_backend(error::BACKEND))
+        })
+        .await
+    }
+}
+
+/// Waits for the first metadata and returns the number of brokers.
+fn first_answer(client: &Client<Sending>, events: &Events) -> Result<usize> {
+    let deadline = Instant::now() + defaults::CONNECT_DEADLINE;
+    loop {
+        let failed = match client.fetch_metadata(None, STEP) {
+            Ok(found) => return Ok(found.brokers().len().max(1)),
+            Err(failed) => failed,
+        };
+        if let Some(refusal) = events.refusal() {
+            return Err(refusal);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::disconnected("no Kafka broker answered; check the hosts and the listener")
+                .with_backend(error::BACKEND)
+                .with_source(failed));
+        }
+    }
+}
+
+/// The partitions of a topic, or `None` if there is no such topic. Blocks.
+pub(crate) fn partitions<C: rdkafka::ClientContext>(
+    client: &Client<C>,
+    name: &str,
+) -> Result<Option<Vec<i32>>> {
+    let asked = client.fetch_metadata(Some(name), ASK);
+    let found = match asked {
+        Err(KafkaError::MetadataFetch(Code::UnknownTopic | Code::UnknownTopicOrPartition)) => {
+            return Ok(None);
+        }
+        asked => asked.map_err(|e| error::of("the topic was not described", e))?,
+    };
+    let Some(topic) = found.topics().first() else { return Ok(None) };
+    match topic.error() {
+        None | Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE) => {}
+        Some(
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+        ) => return Ok(None),
+        Some(other) => return Err(error::of_code("the topic was not described", other.into())),
+    }
+    let mut ids: Vec<i32> = topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+    ids.sort_unstable();
+    Ok(Some(ids))
+}
+
+/// Runs a blocking native call on a thread that may block. Each of them has a native time-out.
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(call).await.unwrap_or_else(|failed| {
+        Err(Error::new(Kind::Unexpected, "a blocking call of the Kafka client ended early")
+            .with_source(failed))
+    })
+}
+
+/// A connection to a Kafka cluster: one shared producer, and a consumer of its own for each consumer.
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) link: Arc<Link>,
+}
+
+impl driver::Connection for Connection {
+    type Producer = Producer;
+    type Exchange = Unsupported;
+    type Consumer = Consumer;
+    type Transaction = Unsupported;
+    type Half = Unsupported;
+    type HalfLog = Unsupported;
+
+    fn info(&self) -> &ConnectionInfo {
+        &self.link.info
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Applied> {
+        topology::apply(&self.link, change).await
+    }
+
+    async fn describe(&self, query: &Query) -> Result<Described> {
+        describe::answer(&self.link, query).await
+    }
+
+    async fn open_producer(&self, target: &Target) -> Result<Producer> {
+        self.link.require(target).await?;
+        Ok(Producer::new(Arc::clone(&self.link), self.link.topics.get(target)))
+    }
+
+    async fn open_exchange(&self, _: &str) -> Result<Unsupported> {
+        Err(capability::absent("exchanges are routed by the core"))
+    }
+
+    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<Consumer> {
+        Consumer::open(&self.link, options).await
+    }
+
+    async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
+        Err(capability::absent("transactions"))
+    }
+
+    async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {
+        Err(capability::absent("native half messages"))
+    }
+
+    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
+        Err(capability::absent("the log of half messages"))
+    }
+
+    async fn next_event(&self) -> Event {
+        loop {
+            let events = &self.link.events;
+            if let Some(event) = events.pop() {
+                return event;
+            }
+            if !events.is_interrupted() {
+                events.arrived().await;
+                continue;
+            }
+            let link = Arc::clone(&self.link);
+            let asked = blocking(move || {
+                link.admin
+                    .inner()
+                    .fetch_metadata(None, Duration::from_secs(1))
+                    .map_err(|e| error::of("probe", e))
+            });
+            if asked.await.is_ok() && events.restored() {
+                return Event::Restored;
+            }
+            // librdkafka may answer at once that nobody is there.
+            tokio::time::sleep(defaults::RECONNECT_FIRST).await;
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.link.closed.store(true, Ordering::Release);
+        let consumers: Vec<_> = lock(&self.link.consumers).drain(..).collect();
+        let consumers: Vec<_> = consumers.iter().filter_map(Weak::upgrade).collect();
+        for consumer in &consumers {
+            consumer.stop();
+        }
+        for consumer in &consumers {
+            consumer.ended().await;
+        }
+        self.link.gate.idle().await;
+        Ok(())
+    }
+}

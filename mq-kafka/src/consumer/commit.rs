@@ -1,0 +1,168 @@
+//! Commits, one after the other, on a thread of their own: a commit that waits for its answer may take as long as
+//! the broker is away, and one that does not wait never tells what became of it.
+
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use mq_core::{Error, Result};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+
+use super::acked;
+use super::hooks::Reading;
+use super::shared::{Shared, Stored};
+use crate::{error, lock};
+
+/// A commit begins this long after the one before it, at the earliest: what is acknowledged meanwhile goes along.
+const PACE: Duration = Duration::from_millis(5);
+/// How long a commit is tried again while the group is between two generations.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Who asked for a commit, and what became of it.
+#[derive(Debug)]
+pub(super) struct Commits {
+    asked: Mutex<Asked>,
+    wake: Condvar,
+    done: watch::Sender<Round>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    number: u64,
+    stop: bool,
+}
+
+/// The last commit that ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Round {
+    number: u64,
+    failed: Option<Error>,
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self { asked: Mutex::default(), wake: Condvar::new(), done: watch::Sender::new(Round::default()) }
+    }
+}
+
+impl Commits {
+    /// Asks for a commit of all that is acknowledged by now, and returns its number.
+    pub(super) fn ask(&self) -> u64 {
+        let mut asked = lock(&self.asked);
+        asked.number += 1;
+        self.wake.notify_all();
+        asked.number
+    }
+
+    /// Waits for a commit.
+    pub(super) async fn done(&self, number: u64) -> Result<()> {
+        let mut rounds = self.done.subscribe();
+        match rounds.wait_for(|round| round.number >= number).await {
+            Ok(round) => round.failed.clone().map_or(Ok(()), Err),
+            Err(_) => Err(Error::closed("consumer")),
+        }
+    }
+
+    /// As [`done`](Self::done), on a thread, at most this long. False if it was not confirmed.
+    pub(super) fn done_within(&self, number: u64, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let mut asked = lock(&self.asked);
+        loop {
+            let round = self.done.borrow();
+            if round.number >= number {
+                return round.failed.is_none();
+            }
+            drop(round);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            asked = self.wake.wait_timeout(asked, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        lock(&self.asked).stop = true;
+        self.wake.notify_all();
+    }
+
+    /// The next number to work on; `None` at the end, when nothing is asked any more.
+    fn next(&self, last: u64) -> Option<u64> {
+        let mut asked = lock(&self.asked);
+        loop {
+            if asked.number > last {
+                return Some(asked.number);
+            }
+            if asked.stop {
+                return None;
+            }
+            asked = self.wake.wait(asked).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, number: u64, result: Result<()>) {
+        let asked = lock(&self.asked);
+        self.done.send_replace(Round { number, failed: result.err() });
+        drop(asked);
+        self.wake.notify_all();
+    }
+}
+
+/// The thread: commits whenever it is asked to, until it is stopped.
+pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>) {
+    let mut last = 0;
+    while let Some(number) = shared.commits.next(last) {
+        let began = Instant::now();
+        let result = commit(shared, consumer);
+        if let Err(failed) = &result {
+            tracing::debug!(target: "mq_kafka", error = %failed, "commit");
+        }
+        shared.commits.finish(number, result);
+        last = number;
+        pause(PACE.saturating_sub(began.elapsed()));
+    }
+}
+
+/// This thread does nothing but commit: nobody else waits here.
+#[allow(clippy::disallowed_methods)]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let stored = shared.unconfirmed();
+        if stored.is_empty() {
+            return Ok(());
+        }
+        match send(shared, consumer, &stored) {
+            Ok(()) => {
+                shared.confirmed(&stored);
+                return Ok(());
+            }
+            Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress)) if Instant::now() < deadline => {
+                pause(PACE);
+            }
+            Err(failed) => return Err(error::of("the acks were not stored", failed)),
+        }
+    }
+}
+
+/// Offset and text come from one snapshot, and the list is made by hand: one that librdkafka made would hold up
+/// the consumer's end.
+fn send(
+    shared: &Shared,
+    consumer: &BaseConsumer<Reading>,
+    stored: &[Stored],
+) -> std::result::Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(stored.len());
+    for (partition, snapshot, _) in stored {
+        let mut element = list.add_partition(&shared.plan.topic, *partition);
+        element.set_offset(Offset::Offset(snapshot.base))?;
+        element.set_metadata(acked::encode(snapshot));
+    }
+    consumer.commit(&list, CommitMode::Sync)
+}

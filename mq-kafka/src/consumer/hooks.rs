@@ -1,0 +1,147 @@
+//! What librdkafka calls back while the reading thread polls: rebalances and errors.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use mq_core::driver::{Arrival, Release};
+use mq_core::{Error, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::acked::{Place, position};
+use super::shared::{Resumed, Shared};
+use super::track::Tracker;
+use crate::connection::ASK;
+use crate::context;
+use crate::error;
+use crate::event::Events;
+
+/// How long a partition that goes away waits for the application.
+const RELEASE: Duration = Duration::from_secs(2);
+/// How long it then waits for its last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How often the stored offsets are asked for: an open transaction of another owner holds the answer back.
+const ASKS: usize = 2;
+
+/// The reading side's context.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: Arc<Events>,
+}
+
+impl ClientContext for Reading {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+        context::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.events.native_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Reading {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        tracing::debug!(target: "mq_kafka", topic = self.shared.plan.topic, ?partitions, ?what, "rebalance");
+        let done = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, &partitions),
+            _ => self.revoke(consumer, &partitions, list),
+        };
+        if let Err(failed) = done {
+            self.shared.die(failed.with_status(mq_core::Status::Temporary));
+        }
+    }
+}
+
+impl Reading {
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Result<()> {
+        let stored = if partitions.is_empty() { Ok(Vec::new()) } else { self.stored(consumer, partitions) };
+        let failed = |e| error::of("the assignment was not taken over", e);
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        let mut resumed = Vec::with_capacity(partitions.len());
+        for (partition, stored) in stored? {
+            let start = self.shared.plan.starts.get(&partition).copied();
+            // A start that is not stored would be another one for the next owner.
+            let fresh = stored.is_none() && start.is_some();
+            let (base, ahead) = stored.map_or((start, Vec::new()), |(base, ahead)| (Some(base), ahead));
+            let offset = base.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&self.shared.plan.topic, partition, offset).map_err(failed)?;
+            resumed.push(Resumed { partition, tracker: Tracker::at(base, ahead), fresh });
+        }
+        let fresh = resumed.iter().any(|r| r.fresh);
+        self.shared.gained(resumed);
+        consumer.incremental_assign(&list).map_err(failed)?;
+        if fresh {
+            self.shared.commits.ask();
+        }
+        self.shared.stirred.notify_all();
+        Ok(())
+    }
+
+    /// What the group has stored, by partition.
+    fn stored(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Result<Vec<(i32, Option<Place>)>> {
+        let mut asks = 0;
+        loop {
+            let mut asked = TopicPartitionList::with_capacity(partitions.len());
+            for partition in partitions {
+                asked.add_partition(&self.shared.plan.topic, *partition);
+            }
+            asks += 1;
+            match consumer.committed_offsets(asked, ASK) {
+                Ok(found) => {
+                    return Ok(found.elements().iter().map(|e| (e.partition(), position(e))).collect());
+                }
+                Err(KafkaError::MetadataFetch(Code::OperationTimedOut | Code::RequestTimedOut))
+                    if asks < ASKS => {}
+                Err(failed) => return Err(error::of("the group's offsets were not read", failed)),
+            }
+        }
+    }
+
+    fn revoke(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[i32],
+        list: &TopicPartitionList,
+    ) -> Result<()> {
+        let shared = &self.shared;
+        let held = shared.leaving(partitions);
+        if !consumer.assignment_lost() && !shared.is_stopping() {
+            if held {
+                let numbers = partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
+                shared.announce(|number| Arrival::Revoking(numbers, release(shared, number)), RELEASE);
+            }
+            if !shared.unconfirmed().is_empty() {
+                let number = shared.commits.ask();
+                if !shared.commits.done_within(number, LAST_COMMIT) {
+                    tracing::warn!(target: "mq_kafka", ?partitions, "the last acks were not stored in time");
+                }
+            }
+        }
+        shared.lost(partitions);
+        consumer.incremental_unassign(list).map_err(|e| error::of("the assignment was not given back", e))
+    }
+}
+
+fn release(shared: &Arc<Shared>, number: u64) -> Release {
+    let shared: Weak<Shared> = Arc::downgrade(shared);
+    Release::new(move || {
+        if let Some(shared) = shared.upgrade() {
+            shared.released(number);
+        }
+    })
+}
+
+/// The topic or the right to read it is gone for good.
+pub(super) fn ends(code: Code) -> bool {
+    matches!(code, Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::FencedInstanceId)
+}
+
+/// The consumer's end for a code.
+pub(super) fn end(code: Code) -> Error {
+    error::of_code("the consumer cannot go on", code)
+}

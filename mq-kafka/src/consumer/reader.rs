@@ -1,0 +1,180 @@
+//! The thread that owns the native consumer: it polls, hands over in batches, and never waits for the application
+//! for long, so that rebalances are heard.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::driver::Target;
+use mq_core::{Result, Status};
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::hooks::{self, Reading};
+use super::shared::{Read, Resumed, Shared};
+use super::track::Tracker;
+use super::{commit, control};
+use crate::connection::{Link, make};
+use crate::{convert, error};
+
+/// Longest wait in one poll: how late a command is heard at most.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the thread waits for room before it pauses the partitions: pausing drops what was fetched.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Most messages of one hand-over.
+const BATCH: usize = 1024;
+
+/// Starts the threads of a consumer. They end by themselves when it is stopped.
+pub(super) fn start(link: &Link, shared: &Arc<Shared>) -> Result<()> {
+    // Reading without a group needs a name all the same; nobody joins it and nothing is stored under it.
+    let group = shared.plan.group.as_deref().unwrap_or("mq.none");
+    let mut config = link.config.consumer(group);
+    if shared.plan.browse {
+        config.set("enable.partition.eof", "true");
+    }
+    let context = Reading { shared: Arc::clone(shared), events: Arc::clone(&link.events) };
+    let consumer: BaseConsumer<Reading> = make(&config, context)?;
+    let reader = Reader { shared: Arc::clone(shared), consumer: Arc::new(consumer), left: BTreeSet::new() };
+    let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
+    spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<Reading>>,
+    /// Partitions that a browse has not read to the end.
+    left: BTreeSet<i32>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        if let Err(failed) = self.begin() {
+            self.shared.die(failed);
+        }
+        let committer = self.shared.plan.settles().then(|| {
+            let (shared, consumer) = (Arc::clone(&self.shared), Arc::clone(&self.consumer));
+            std::thread::Builder::new()
+                .name("mq-kafka-commit".to_owned())
+                .spawn(move || commit::run(&shared, &consumer))
+        });
+        self.read();
+        // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
+        self.shared.commits.ask();
+        self.shared.commits.stop();
+        if let Some(Ok(thread)) = committer {
+            // A panic there was reported by the panic hook; the acks since then are lost, no message is.
+            drop(thread.join());
+        }
+        let Self { shared, consumer, .. } = self;
+        drop(consumer);
+        shared.ended.send_replace(true);
+        shared.arrived.notify_one();
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let plan = &self.shared.plan;
+        if plan.group.is_some() {
+            return self.consumer.subscribe(&[&plan.topic]).map_err(|e| error::of("subscribe", e));
+        }
+        let failed = |e| error::of("the partitions were not assigned", e);
+        let mut list = TopicPartitionList::with_capacity(plan.partitions.len());
+        let mut resumed = Vec::new();
+        for partition in &plan.partitions {
+            let start = plan.starts.get(partition).copied();
+            let offset = start.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&plan.topic, *partition, offset).map_err(failed)?;
+            let ahead = plan.ahead.get(partition).cloned().unwrap_or_default();
+            let tracker = Tracker::at(start, ahead);
+            resumed.push(Resumed { partition: *partition, tracker, fresh: false });
+        }
+        if plan.browse {
+            self.left = plan.partitions.iter().copied().collect();
+        }
+        self.shared.gained(resumed);
+        self.shared.stirred.notify_all();
+        self.consumer.assign(&list).map_err(failed)
+    }
+
+    fn read(&mut self) {
+        let mut batch = Vec::new();
+        let mut paused = false;
+        while !self.shared.is_stopping() {
+            while let Some(command) = self.shared.next_command() {
+                control::obey(&self.shared, &self.consumer, command);
+            }
+            let wait = if paused { Duration::ZERO } else { PATIENCE };
+            let room = self.shared.room(wait);
+            if room == 0 && !paused {
+                paused = self.hold(true);
+            } else if room > 0 && paused {
+                paused = self.hold(false);
+            }
+            // While it is paused nothing but events arrives, and what slips through is kept.
+            self.fetch(room.clamp(1, BATCH), &mut batch);
+            self.shared.hand_over(&mut batch);
+        }
+    }
+
+    /// Pauses or resumes all partitions; true if they are paused now.
+    fn hold(&self, pause: bool) -> bool {
+        let done = self
+            .consumer
+            .assignment()
+            .and_then(|all| if pause { self.consumer.pause(&all) } else { self.consumer.resume(&all) });
+        if let Err(failed) = &done {
+            tracing::debug!(target: "mq_kafka", error = %failed, pause, "pause or resume");
+        }
+        pause == done.is_ok()
+    }
+
+    /// One poll that waits, then as many that do not as there is room.
+    fn fetch(&mut self, room: usize, batch: &mut Vec<Read>) {
+        let mut wait = POLL;
+        while batch.len() < room {
+            // The epoch is read first: a message that is polled before a rebalance must not pass for a later one.
+            let epoch = self.shared.epoch();
+            match self.consumer.poll(wait) {
+                None => return,
+                Some(Ok(record)) => batch.push(Read {
+                    partition: record.partition(),
+                    offset: record.offset(),
+                    message: convert::message(&record),
+                    epoch,
+                }),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.left.remove(&partition);
+                    if self.shared.plan.browse && self.left.is_empty() {
+                        self.shared.hand_over(batch);
+                        self.shared.exhausted();
+                    }
+                }
+                Some(Err(failed)) => self.failed(&failed),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Most errors pass by themselves and repeat.
+    fn failed(&self, failed: &KafkaError) {
+        let Some(code) = error::code_of(failed) else { return };
+        tracing::debug!(target: "mq_kafka", topic = self.shared.plan.topic, ?code, "consumer");
+        match failed {
+            KafkaError::MessageConsumptionFatal(_) => {
+                self.shared.die(hooks::end(code).with_status(Status::Temporary));
+            }
+            _ if hooks::ends(code) => self.shared.die(hooks::end(code)),
+            _ if matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.look(),
+            _ => {}
+        }
+    }
+
+    /// The topic may be gone.
+    fn look(&self) {
+        let topic = &self.shared.plan.topic;
+        if matches!(crate::connection::partitions(self.consumer.client(), topic), Ok(None)) {
+            self.shared.die(Target::topic(topic).not_found().with_backend(error::BACKEND));
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! What a consumer's threads and its async side share.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use mq_core::driver::{Arrival, Incoming, Position, Tag};
+use mq_core::{Error, Message, Result};
+use tokio::sync::{Notify, watch};
+
+use super::commit::Commits;
+use super::plan::Plan;
+use super::tag;
+use super::track::{Snapshot, Tracker};
+use crate::lock;
+
+/// The parts of a consumer that its threads and its async side use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) id: u64,
+    pub(super) plan: Plan,
+    pub(super) state: Mutex<State>,
+    /// Wakes the async side: something has arrived.
+    pub(super) arrived: Notify,
+    /// Wakes the reading thread: there is room, a command, or an answer to a hook.
+    pub(super) stirred: Condvar,
+    pub(super) commits: Commits,
+    pub(super) ended: watch::Sender<bool>,
+}
+
+/// Changes under the lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    changes: VecDeque<Arrival>,
+    ready: VecDeque<Incoming>,
+    parts: BTreeMap<i32, Part>,
+    /// Counts assignments and seeks: the epoch of what follows.
+    epoch: u32,
+    paused: bool,
+    stopping: bool,
+    /// A browse has read all.
+    exhausted: bool,
+    death: Option<Error>,
+    commands: VecDeque<super::control::Command>,
+    /// Hooks that were released.
+    released: u64,
+    /// The group has said who reads what for the first time.
+    pub(super) joined: bool,
+}
+
+/// A partition that is read here.
+#[derive(Debug)]
+struct Part {
+    epoch: u32,
+    tracker: Tracker,
+    /// Moves with each change of the tracker that a commit would show.
+    version: u64,
+    confirmed: u64,
+    /// What lies below was purged.
+    purged: i64,
+    leaving: bool,
+}
+
+/// A message as it was read, with the count of assignments at that time.
+pub(super) struct Read {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) message: Message,
+    pub(super) epoch: u32,
+}
+
+/// What a partition goes on with.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) partition: i32,
+    pub(super) tracker: Tracker,
+    /// The position is not stored yet.
+    pub(super) fresh: bool,
+}
+
+/// A part of a commit: partition, what to store, and which version that is.
+pub(super) type Stored = (i32, Snapshot, u64);
+
+impl Shared {
+    pub(super) fn new(id: u64, plan: Plan) -> Self {
+        Self {
+            id,
+            plan,
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            stirred: Condvar::new(),
+            commits: Commits::default(),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.plan.prefetch
+    }
+
+    /// Asks the threads to end.
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stopping = true;
+        self.stirred.notify_all();
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        let state = lock(&self.state);
+        state.stopping || state.death.is_some()
+    }
+
+    /// Waits until the threads have ended.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in this object: it cannot go away first.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// The consumer cannot go on.
+    pub(super) fn die(&self, why: Error) {
+        lock(&self.state).death.get_or_insert(why);
+        self.stirred.notify_all();
+        self.arrived.notify_one();
+    }
+
+    /// Moves what has arrived to `into`. True if that was anything.
+    pub(super) fn take(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        let mut state = lock(&self.state);
+        let before = into.len();
+        into.extend(state.changes.drain(..));
+        let was = state.ready.len();
+        let n = if state.paused { 0 } else { was.min(max) };
+        into.extend(state.ready.drain(..n).map(Arrival::Delivery));
+        if was >= self.capacity() && state.ready.len() * 2 <= self.capacity() {
+            self.stirred.notify_all();
+        }
+        if into.len() > before {
+            return Ok(true);
+        }
+        match (&state.death, state.stopping) {
+            (Some(death), _) => Err(death.clone()),
+            (None, true) => Err(Error::closed("consumer")),
+            (None, false) => Ok(false),
+        }
+    }
+
+    /// Room for messages; waits for it, for a command or for the end, at most this long.
+    pub(super) fn room(&self, wait: Duration) -> usize {
+        let state = lock(&self.state);
+        let full = |s: &mut State| s.ready.len() >= self.capacity() && s.commands.is_empty() && !s.stopping;
+        let (state, _) = self
+            .stirred
+            .wait_timeout_while(state, wait, full)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.capacity().saturating_sub(state.ready.len())
+    }
+
+    /// A browse has read all there was.
+    pub(super) fn exhausted(&self) {
+        lock(&self.state).exhausted = true;
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        let state = lock(&self.state);
+        state.exhausted && state.ready.is_empty()
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        lock(&self.state).epoch
+    }
+
+    /// Hands over what was read, in order. What came from a partition that has gone since is dropped.
+    pub(super) fn hand_over(&self, read: &mut Vec<Read>) {
+        let mut state = lock(&self.state);
+        let before = state.ready.len();
+        for Read { partition, offset, message, epoch } in read.drain(..) {
+            let State { parts, ready, .. } = &mut *state;
+            let Some(part) = parts.get_mut(&partition).filter(|p| p.epoch <= epoch && !p.leaving) else {
+                continue;
+            };
+            let fresh = if self.plan.settles() {
+                part.tracker.arrived(offset, &message)
+            } else {
+                !part.tracker.leaves_out(offset)
+            };
+            if offset < part.purged || !fresh {
+                continue;
+            }
+            ready.push_back(incoming(self.id, part.epoch, partition, offset, message));
+        }
+        if state.ready.len() > before {
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// These partitions are read here from now on.
+    pub(super) fn gained(&self, resumed: Vec<Resumed>) {
+        let mut state = lock(&self.state);
+        state.epoch += 1;
+        state.joined = true;
+        let epoch = state.epoch;
+        let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
+        for Resumed { partition, tracker, fresh } in resumed {
+            let version = u64::from(fresh);
+            let part = Part { epoch, tracker, version, confirmed: 0, purged: 0, leaving: false };
+            state.parts.insert(partition, part);
+        }
+        if !numbers.is_empty() {
+            state.changes.push_back(Arrival::Gained(numbers));
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Stops handing out messages of these partitions. True if some of them are held by the application.
+    pub(super) fn leaving(&self, partitions: &[i32]) -> bool {
+        let mut state = lock(&self.state);
+        let mut held = 0;
+        for partition in partitions {
+            if let Some(part) = state.parts.get_mut(partition) {
+                part.leaving = true;
+                held += part.tracker.open();
+            }
+        }
+        let waiting = state.ready.len();
+        state.ready.retain(|i| !comes_from(i, partitions));
+        held > waiting - state.ready.len()
+    }
+
+    /// Tells of a change, and waits until its release has been dropped.
+    pub(super) fn announce(&self, change: impl FnOnce(u64) -> Arrival, wait: Duration) {
+        let mut state = lock(&self.state);
+        let wanted = state.released + 1;
+        state.changes.push_back(change(wanted));
+        self.arrived.notify_one();
+        drop(
+            self.stirred
+                .wait_timeout_while(state, wait, |s| s.released < wanted && !s.stopping)
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+    }
+
+    pub(super) fn released(&self, number: u64) {
+        let mut state = lock(&self.state);
+        state.released = state.released.max(number);
+        drop(state);
+        self.stirred.notify_all();
+    }
+
+    /// These partitions are gone.
+    pub(super) fn lost(&self, partitions: &[i32]) {
+        let mut state = lock(&self.state);
+        state.ready.retain(|i| !comes_from(i, partitions));
+        let mut numbers = Vec::new();
+        for partition in partitions {
+            if state.parts.remove(partition).is_some() {
+                numbers.extend(u32::try_from(*partition).ok());
+            }
+        }
+        if !numbers.is_empty() {
+            state.changes.push_back(Arrival::Lost(numbers));
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Records acks; those that are void are told as lost.
+    pub(super) fn acked(&self, tags: &[Tag]) {
+        let mut state = lock(&self.state);
+        let mut void = Vec::new();
+        for tag in tags {
+            let (partition, offset) = tag::place(*tag);
+            match state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) {
+                Some(part) if tag.consumer == self.id => {
+                    if part.tracker.ack(offset) {
+                        part.version += 1;
+                    }
+                }
+                _ => void.push(*tag),
+            }
+        }
+        if !void.is_empty() {
+            state.changes.push_back(Arrival::AckLost(void));
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Delivers a held message again. False if the tag is void.
+    pub(super) fn again(&self, tag: Tag) -> bool {
+        let mut state = lock(&self.state);
+        let (partition, offset) = tag::place(tag);
+        let State { parts, ready, .. } = &mut *state;
+        let part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
+        let Some((epoch, message)) = part.and_then(|p| p.tracker.again(offset).map(|m| (p.epoch, m))) else {
+            return false;
+        };
+        ready.push_front(incoming(self.id, epoch, partition, offset, message));
+        drop(state);
+        self.arrived.notify_one();
+        true
+    }
+
+    /// What has changed since it was last confirmed.
+    pub(super) fn unconfirmed(&self) -> Vec<Stored> {
+        let state = lock(&self.state);
+        let changed = state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
+        changed.filter_map(|(n, p)| Some((*n, p.tracker.snapshot()?, p.version))).collect()
+    }
+
+    /// The broker has stored this.
+    pub(super) fn confirmed(&self, stored: &[Stored]) {
+        let mut state = lock(&self.state);
+        for (partition, _, version) in stored {
+            if let Some(part) = state.parts.get_mut(partition) {
+                part.confirmed = part.confirmed.max(*version);
+            }
+        }
+    }
+
+    /// Void deliveries of these partitions; goes on at new positions.
+    pub(super) fn moved(&self, resumed: Vec<Resumed>) {
+        let mut state = lock(&self.state);
+        state.epoch += 1;
+        let epoch = state.epoch;
+        for Resumed { partition, tracker, .. } in resumed {
+            state.ready.retain(|i| !comes_from(i, &[partition]));
+            if let Some(part) = state.parts.get_mut(&partition) {
+                (part.epoch, part.tracker, part.version) = (epoch, tracker, part.version + 1);
+            }
+        }
+    }
+
+    /// Drops what was read of a purged queue and not handed out.
+    pub(crate) fn purged(&self, topic: &str, ends: &[(i32, i64)]) {
+        if self.plan.topic != topic {
+            return;
+        }
+        let mut state = lock(&self.state);
+        let State { parts, ready, .. } = &mut *state;
+        for (partition, end) in ends {
+            let Some(part) = parts.get_mut(partition) else { continue };
+            part.purged = *end;
+            ready.retain(|i| {
+                let gone = tag::place(i.tag).0 == *partition && tag::place(i.tag).1 < *end;
+                if gone && part.tracker.ack(tag::place(i.tag).1) {
+                    part.version += 1;
+                }
+                !gone
+            });
+        }
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        lock(&self.state).paused = paused;
+        self.arrived.notify_one();
+    }
+
+    /// The partitions that are read here.
+    pub(super) fn partitions(&self) -> Vec<i32> {
+        lock(&self.state).parts.keys().copied().collect()
+    }
+
+    pub(super) fn command(&self, command: super::control::Command) {
+        lock(&self.state).commands.push_back(command);
+        self.stirred.notify_all();
+    }
+
+    pub(super) fn next_command(&self) -> Option<super::control::Command> {
+        lock(&self.state).commands.pop_front()
+    }
+
+    /// Waits for the first assignment, at most this long. True if it came.
+    pub(super) fn joined(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let state = lock(&self.state);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (state, _) = self
+            .stirred
+            .wait_timeout_while(state, left, |s| !s.joined && s.death.is_none())
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.joined
+    }
+}
+
+fn incoming(consumer: u64, epoch: u32, partition: i32, offset: i64, message: Message) -> Incoming {
+    let tag = tag::of(consumer, epoch, partition, offset);
+    let position = Position {
+        partition: u32::try_from(partition).unwrap_or(0),
+        offset: u64::try_from(offset).unwrap_or(0),
+    };
+    Incoming::new(tag, message).at(position)
+}
+
+fn comes_from(incoming: &Incoming, partitions: &[i32]) -> bool {
+    partitions.contains(&tag::place(incoming.tag).0)
+}

@@ -1,0 +1,84 @@
+//! The message as a Kafka record, and back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use mq_core::protocol::headers::{derived_id, encode};
+use mq_core::protocol::values::{from_bytes, to_bytes};
+use mq_core::protocol::{Field, Natives, Parts};
+use mq_core::{DeathReason, Message, Timestamp};
+use rdkafka::Message as _;
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+use rdkafka::util::IntoOpaque;
+
+/// What a record carries outside its headers.
+const NATIVES: Natives = Natives::NONE.with(Field::Timestamp).with(Field::Key);
+
+/// A record for this topic. librdkafka copies payload and key.
+pub(crate) fn record<'a, D: IntoOpaque>(
+    topic: &'a str,
+    message: &'a Message,
+    opaque: D,
+) -> BaseRecord<'a, [u8], [u8], D> {
+    let mut record =
+        BaseRecord::with_opaque_to(topic, opaque).payload(&message.payload()[..]).headers(headers(message));
+    if let Some(key) = message.key() {
+        record = record.key(key);
+    }
+    if let Ok(at) = i64::try_from(message.timestamp().as_millis()) {
+        record = record.timestamp(at);
+    }
+    record
+}
+
+fn headers(message: &Message) -> OwnedHeaders {
+    // `insert` takes the collection by value.
+    let mut out = Some(OwnedHeaders::new_with_capacity(1 + message.headers().len()));
+    encode(message, NATIVES, &mut |key, value| {
+        let raw = to_bytes(key, &value);
+        out = out.take().map(|o| o.insert(Header { key, value: Some(&*raw) }));
+    });
+    out.unwrap_or_default()
+}
+
+/// The message in a record, all of it copied.
+///
+/// The client's access to headers panics on a name that is not UTF-8. Such a message comes without its headers
+/// and is marked as malformed.
+pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
+    if record.headers().is_none() {
+        return finish(parts(record), record);
+    }
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        let mut parts = parts(record);
+        for header in record.headers().into_iter().flat_map(|h| h.iter()) {
+            parts.header(header.key, from_bytes(header.value.unwrap_or_default()));
+        }
+        finish(parts, record)
+    }));
+    read.unwrap_or_else(|_| {
+        let mut message = finish(parts(record), record);
+        let source = record.topic();
+        message.trail_mut().bury(DeathReason::Malformed, source, Some("the name of a header is not UTF-8"));
+        message
+    })
+}
+
+fn parts(record: &BorrowedMessage<'_>) -> Parts {
+    let mut parts = Parts::new(Bytes::copy_from_slice(record.payload().unwrap_or_default()));
+    if let Some(key) = record.key() {
+        parts.key(key);
+    }
+    if let Some(at) = record.timestamp().to_millis().and_then(|at| u64::try_from(at).ok()) {
+        parts.timestamp(Timestamp::from_millis(at));
+    }
+    parts
+}
+
+fn finish(parts: Parts, record: &BorrowedMessage<'_>) -> Message {
+    parts.finish_with(|| {
+        let (partition, offset) = (u32::try_from(record.partition()), u64::try_from(record.offset()));
+        derived_id(record.topic(), partition.unwrap_or(0), offset.unwrap_or(0))
+    })
+}

@@ -1,0 +1,163 @@
+//! A topic that is written to: what is in flight, and whether it is known to be there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use mq_core::driver::{Position, Receipt, Sort, Target};
+use mq_core::{Kind, Result};
+use rdkafka::Message as _;
+use rdkafka::producer::DeliveryResult;
+use tokio::sync::Notify;
+
+use crate::{error, lock};
+
+/// How many messages are handed over and not answered.
+#[derive(Debug, Default)]
+struct InFlight {
+    count: AtomicUsize,
+    idle: Notify,
+}
+
+impl InFlight {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn sub(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// What one producer has in flight.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) topic: Arc<Topic>,
+    own: InFlight,
+}
+
+impl Flight {
+    pub(crate) fn new(topic: Arc<Topic>) -> Arc<Self> {
+        Arc::new(Self { topic, own: InFlight::default() })
+    }
+
+    /// One more is handed over.
+    pub(crate) fn sent(&self) {
+        self.own.add();
+        self.topic.all.add();
+    }
+
+    /// One came back, or never left.
+    pub(crate) fn ended(&self) {
+        self.own.sub();
+        self.topic.all.sub();
+    }
+
+    /// Waits until nothing of this producer is in flight.
+    pub(crate) async fn drained(&self) {
+        self.own.drained().await;
+    }
+}
+
+/// A topic of a connection's producers.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) target: Target,
+    all: InFlight,
+    /// It was deleted here: nothing may be sent any more, or it would land in a later topic of that name.
+    gone: AtomicBool,
+    /// The broker did not know it: ask before the next send.
+    doubtful: AtomicBool,
+}
+
+impl Topic {
+    fn new(target: Target) -> Self {
+        Self {
+            target,
+            all: InFlight::default(),
+            gone: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn retire(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn confirm(&self) {
+        self.doubtful.store(false, Ordering::Release);
+    }
+
+    /// What the broker's answer means.
+    pub(crate) fn answer(&self, result: &DeliveryResult<'_>) -> Result<Receipt> {
+        match result {
+            Ok(message) => Ok(self.receipt(message.partition(), message.offset())),
+            Err((native, _)) => {
+                let failed = error::of("the message was not confirmed", native.clone());
+                if failed.kind() == Kind::NotFound {
+                    self.doubtful.store(true, Ordering::Release);
+                    return Err(self.target.not_found().with_backend(error::BACKEND));
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    fn receipt(&self, partition: i32, offset: i64) -> Receipt {
+        match (u32::try_from(partition), u64::try_from(offset)) {
+            (Ok(partition), Ok(offset)) if self.target.sort == Sort::Topic => {
+                Receipt::at(Position { partition, offset })
+            }
+            _ => Receipt::ONE,
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    pub(crate) async fn drained(&self) {
+        self.all.drained().await;
+    }
+}
+
+/// The topics of a connection by name.
+#[derive(Debug, Default)]
+pub(crate) struct Topics(Mutex<HashMap<String, Arc<Topic>>>);
+
+impl Topics {
+    /// The topic behind a target, made if it is new. One that is gone is replaced: the name stands for another
+    /// topic now.
+    pub(crate) fn get(&self, target: &Target) -> Arc<Topic> {
+        let mut map = lock(&self.0);
+        if let Some(topic) = map.get(&target.name).filter(|t| !t.is_gone() && t.target == *target) {
+            return Arc::clone(topic);
+        }
+        map.retain(|_, topic| Arc::strong_count(topic) > 1);
+        let topic = Arc::new(Topic::new(target.clone()));
+        map.insert(target.name.clone(), Arc::clone(&topic));
+        topic
+    }
+
+    /// The topic of a name that is in use.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Topic>> {
+        lock(&self.0).get(name).map(Arc::clone)
+    }
+}

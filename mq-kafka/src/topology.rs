@@ -1,0 +1,200 @@
+//! Declaring, deleting, purging.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_core::driver::{Applied, Change, Sort};
+use mq_core::{Error, Kind, QueueSpec, Result, TopicSpec, defaults};
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::connection::{Link, blocking};
+use crate::{capability, describe, error, lock};
+
+/// How long a deletion waits for messages that are in flight to the topic.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long a deletion or declaration waits until the brokers' metadata shows it.
+const SEEN: Duration = Duration::from_secs(5);
+/// Largest record: the largest body, key and headers.
+const MAX_RECORD: &str = "4194304";
+
+/// Applies one change.
+pub(crate) async fn apply(link: &Arc<Link>, change: &Change) -> Result<Applied> {
+    match change {
+        Change::DeclareQueue(spec) => declare(link, &Plan::queue(link, spec)?).await,
+        Change::DeclareTopic(spec) => declare(link, &Plan::topic(link, spec)).await,
+        Change::Delete(Sort::Queue | Sort::Topic, name) => delete(link, name).await,
+        Change::Purge(name) => purge(link, name).await,
+        Change::CancelScheduled(..) => Err(capability::absent("cancelling a scheduled message")),
+        _ => Err(capability::absent("exchanges are routed by the core")),
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(defaults::ADMIN_DEADLINE))
+        .operation_timeout(Some(defaults::ADMIN_DEADLINE))
+}
+
+/// A topic as it should be.
+struct Plan {
+    sort: Sort,
+    name: String,
+    partitions: u32,
+    /// As asked for, to compare with; else the default is taken.
+    replication: Option<u32>,
+    copies: u32,
+    retention: String,
+}
+
+impl Plan {
+    fn queue(link: &Link, spec: &QueueSpec) -> Result<Self> {
+        if spec.bound.is_some() || spec.priority || spec.exclusive {
+            return Err(Error::unsupported(
+                "Kafka has no bounded, prioritized or exclusive queues; leave the setting out",
+            ));
+        }
+        Ok(Self::new(link, Sort::Queue, &spec.name, spec.parallelism, None, None))
+    }
+
+    fn topic(link: &Link, spec: &TopicSpec) -> Self {
+        Self::new(link, Sort::Topic, &spec.name, spec.partitions, spec.replication, spec.retention)
+    }
+
+    fn new(
+        link: &Link,
+        sort: Sort,
+        name: &str,
+        partitions: u32,
+        replication: Option<u32>,
+        retention: Option<Duration>,
+    ) -> Self {
+        let brokers = u32::try_from(link.brokers).unwrap_or(u32::MAX);
+        let copies = replication.or(link.config.replication).unwrap_or_else(|| brokers.min(3));
+        let retention = retention.map_or_else(|| "-1".to_owned(), |kept| kept.as_millis().to_string());
+        Self { sort, name: name.to_owned(), partitions, replication, copies, retention }
+    }
+}
+
+async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
+    let counts = i32::try_from(plan.partitions).ok().zip(i32::try_from(plan.copies).ok());
+    let Some((partitions, copies)) = counts.filter(|(p, c)| *p > 0 && *c > 0) else {
+        return Err(Error::config("partitions and replication are at least 1"));
+    };
+    let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
+    let outcome = {
+        let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies))
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", &plan.retention)
+            .set("retention.bytes", "-1")
+            .set("max.message.bytes", MAX_RECORD)
+            .set("min.insync.replicas", &in_sync);
+        let asked = link.admin().create_topics([&topic], &options());
+        asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
+    };
+    match outcome {
+        Some(Ok(_)) => {
+            seen(link, &plan.name, true).await?;
+            Ok(Applied::Done)
+        }
+        Some(Err((_, Code::TopicAlreadyExists))) => compare(link, plan).await,
+        Some(Err((name, code))) => {
+            let doing = format!("the {} `{name}` was not created", plan.sort.as_str());
+            Err(error::of_code(&doing, code))
+        }
+        None => Err(Error::new(Kind::Unexpected, "the broker did not answer for the topic")),
+    }
+}
+
+/// Waits until the metadata that this client sees shows the change: with several brokers it travels.
+async fn seen(link: &Arc<Link>, name: &str, there: bool) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + SEEN;
+    loop {
+        let (link, asked) = (Arc::clone(link), name.to_owned());
+        let found = blocking(move || link.partitions(&asked)).await?;
+        if found.is_some_and(|p| !p.is_empty()) == there || tokio::time::Instant::now() >= deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Finds an existing topic equal to the plan, or names the property that differs.
+async fn compare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
+    let (asked, name) = (Arc::clone(link), plan.name.clone());
+    let (partitions, copies) = blocking(move || describe::shape(&asked, &name)).await?;
+    let retention = setting(link, &plan.name, "retention.ms").await?;
+    let parallelism = if plan.sort == Sort::Queue { "parallelism" } else { "partitions" };
+    let differs = [
+        (parallelism, partitions.to_string(), plan.partitions.to_string()),
+        ("replication", copies.to_string(), plan.replication.map_or(copies.to_string(), |r| r.to_string())),
+        ("retention", retention.unwrap_or_else(|| plan.retention.clone()), plan.retention.clone()),
+    ];
+    match differs.into_iter().find(|(_, is, wanted)| is != wanted) {
+        None => Ok(Applied::Unchanged),
+        Some((property, is, wanted)) => Err(Error::new(
+            Kind::AlreadyExists,
+            format!(
+                "the {} `{}` exists with {property} {is}, not {wanted}; delete it or declare it as it is",
+                plan.sort.as_str(),
+                plan.name
+            ),
+        )
+        .with_context("property", property)
+        .with_backend(error::BACKEND)),
+    }
+}
+
+async fn setting(link: &Link, topic: &str, name: &str) -> Result<Option<String>> {
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let found = link.admin().describe_configs(&asked, &options());
+    let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
+    let Some(Ok(resource)) = found.into_iter().next() else { return Ok(None) };
+    Ok(resource.get(name).and_then(|entry| entry.value.clone()))
+}
+
+/// Deletes a topic; the broker forgets the groups' offsets of it at once.
+///
+/// A message sent to a topic that is gone would wait in librdkafka and land in a later topic of the same name, so
+/// sends are stopped first and what is in flight is awaited.
+async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
+    if let Some(topic) = link.topics.find(name) {
+        topic.retire();
+        // What is not answered in time ends as its own broker answer says: not found, or unknown.
+        let _ = tokio::time::timeout(DRAIN, topic.drained()).await;
+    }
+    let asked = link.admin().delete_topics(&[name], &options());
+    let outcome = asked.await.map_err(|e| error::of("the topic was not deleted", e))?.pop();
+    match outcome {
+        Some(Ok(_)) => {
+            seen(link, name, false).await?;
+            Ok(Applied::Done)
+        }
+        Some(Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(Applied::Unchanged),
+        Some(Err((_, code))) => Err(error::of_code(&format!("`{name}` was not deleted"), code)),
+        None => Err(Error::new(Kind::Unexpected, "the broker did not answer for the topic")),
+    }
+}
+
+/// Removes all records that are in the log now. Consumers of this connection drop what they have fetched of them;
+/// those of other processes may still deliver what they had fetched.
+async fn purge(link: &Arc<Link>, name: &str) -> Result<Applied> {
+    let (asked, topic) = (Arc::clone(link), name.to_owned());
+    let (ends, depth) = blocking(move || describe::backlog(&asked, &topic)).await?;
+    let mut cut = TopicPartitionList::with_capacity(ends.len());
+    for (partition, end) in &ends {
+        cut.add_partition_offset(name, *partition, Offset::Offset(*end))
+            .map_err(|e| error::of("the queue was not purged", e))?;
+    }
+    let done = link.admin().delete_records(&cut, &options());
+    drop(cut);
+    let done = done.await.map_err(|e| error::of("the queue was not purged", e))?;
+    if let Some(failed) = done.elements().iter().find_map(|e| e.error().err()) {
+        return Err(error::of("the queue was not purged", failed));
+    }
+    for consumer in lock(&link.consumers).iter().filter_map(std::sync::Weak::upgrade) {
+        consumer.purged(name, &ends);
+    }
+    Ok(Applied::Purged(depth))
+}

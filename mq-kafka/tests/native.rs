@@ -1,0 +1,444 @@
+//! Against a real broker, at the level of the driver. Each test says which trap it guards.
+
+mod support;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use mq_core::driver::{
+    Applied, Arrival, Change, Connection as _, Connector as _, Consumer as _, ConsumerOptions, Control,
+    Count, Described, Mode, Query, Settle, Sort, Start, Target,
+};
+use mq_core::{HeaderValue, Kind, Message, QueueSpec, Timestamp, TopicSpec};
+use support::{Bed, config, name, send, sorted, texts};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = support::url("MQ_KAFKA_URL", "kafka").is_none();
+    if missing && std::env::var_os("CI").is_none() {
+        eprintln!("no Kafka: set MQ_KAFKA_URL or run `cargo xtask brokers up kafka`; its tests are ignored");
+    }
+    let ignored = missing && std::env::var_os("CI").is_none();
+    let trials = trials().into_iter().map(|t| t.with_ignored_flag(ignored)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let run = async { tokio::time::timeout(Duration::from_secs(120), test()).await };
+        runtime.block_on(run).map_err(|_| Failed::from("not done after 120 s"))
+    })
+}
+
+macro_rules! trials {
+    ($($test:ident),+ $(,)?) => { vec![$(trial(stringify!($test), $test)),+] };
+}
+
+fn trials() -> Vec<Trial> {
+    trials![
+        a_message_keeps_all_it_carries,
+        a_missing_topic_is_not_found_at_once,
+        declaring_again_compares,
+        what_is_acknowledged_out_of_order_stays_so_over_a_restart,
+        every_message_once_over_a_rebalance,
+        a_requeued_message_comes_again,
+        a_revoked_partition_is_released_then_lost,
+        a_group_starts_where_it_is_told,
+        seek_and_replay,
+        broadcast_starts_at_its_open,
+        browse_ends_and_consumes_nothing,
+        a_deleted_topic_takes_no_message_into_the_next_one,
+        keys_go_where_the_java_client_sends_them,
+        depth_lag_and_partitions,
+        purge_empties_a_queue,
+        close_is_quick_with_deliveries_held,
+        the_first_confirm_after_connect_is_warm,
+        a_slow_consumer_is_paused_and_goes_on,
+        nobody_there_is_disconnected_in_time,
+    ]
+}
+
+async fn a_message_keeps_all_it_carries() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("fields", 1).await;
+    let sent = Message::new(vec![0, 159, 146, 150])
+        .with_id("an id")
+        .with_key([255, 0])
+        .with_header("text", "ä")
+        .with_header("int", -7)
+        .with_header("float", 0.5)
+        .with_header("bool", true)
+        .with_header("bytes", bytes(&[255, 254]))
+        .with_content_type("x/y")
+        .with_correlation_id("c")
+        .with_reply_to("r")
+        .with_timestamp(Timestamp::from_millis(1_700_000_000_123));
+    bed.send(&Target::queue(&queue), [sent.clone(), Message::new("")]).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(2).await;
+    let m = &got[0].message;
+    assert_eq!(m.payload(), sent.payload());
+    assert_eq!((m.id(), m.key(), m.headers()), (sent.id(), sent.key(), sent.headers()));
+    assert_eq!((m.content_type(), m.correlation_id(), m.reply_to()), (Some("x/y"), Some("c"), Some("r")));
+    assert_eq!(m.timestamp(), sent.timestamp());
+    assert!(got[1].message.payload().is_empty() && got[1].message.key().is_none());
+    inbox.ack(&got).await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+fn bytes(raw: &[u8]) -> HeaderValue {
+    HeaderValue::Bytes(raw.to_vec().into())
+}
+
+async fn a_missing_topic_is_not_found_at_once() {
+    let bed = Bed::new().await;
+    let missing = Target::queue(name("missing"));
+    let began = Instant::now();
+    assert_eq!(bed.connection.open_producer(&missing).await.unwrap_err().kind(), Kind::NotFound);
+    let options = ConsumerOptions::new(missing.clone(), Mode::Shared);
+    assert_eq!(bed.connection.open_consumer(&options).await.unwrap_err().kind(), Kind::NotFound);
+    let asked = bed.connection.describe(&Query::Exists(Sort::Queue, missing.name.clone())).await.unwrap();
+    assert_eq!(asked, Described::Exists(false), "asking made it");
+    assert!(began.elapsed() < Duration::from_secs(10), "before the send deadline");
+    bed.close().await;
+}
+
+async fn declaring_again_compares() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("again", 3).await;
+    let same = Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(3));
+    assert_eq!(bed.connection.apply(&same).await.unwrap(), Applied::Unchanged);
+    let other = Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(4));
+    let refused = bed.connection.apply(&other).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.context("property")), (Kind::AlreadyExists, Some("parallelism")));
+    let topic = Change::DeclareTopic(
+        TopicSpec::new(&queue).with_partitions(3).with_retention(Duration::from_secs(60)),
+    );
+    let refused = bed.connection.apply(&topic).await.unwrap_err();
+    assert_eq!(refused.context("property"), Some("retention"));
+    bed.close().await;
+}
+
+async fn what_is_acknowledged_out_of_order_stays_so_over_a_restart() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("ahead", 1).await;
+    bed.texts(&Target::queue(&queue), 6).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(6).await;
+    let odd: Vec<_> = got.into_iter().filter(|d| d.tag.seq % 2 == 1).collect();
+    inbox.ack(&odd).await;
+    inbox.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    let rest = inbox.take(3).await;
+    assert_eq!(texts(&rest), ["0", "2", "4"]);
+    inbox.nothing().await;
+    inbox.ack(&rest).await;
+    inbox.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn every_message_once_over_a_rebalance() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("move", 4).await;
+    bed.texts(&Target::queue(&queue), 200).await;
+    let mut first = bed.shared(&queue).await;
+    let mut all = first.take(50).await;
+    first.ack(&all).await;
+    let mut second = bed.shared(&queue).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while all.len() < 200 && Instant::now() < deadline {
+        for inbox in [&mut first, &mut second] {
+            let got = inbox.some(10, Duration::from_millis(50)).await;
+            let tags: Vec<_> = got.iter().map(|d| d.tag).collect();
+            inbox.consumer.ack(&tags);
+            inbox.consumer.flush().await.unwrap();
+            all.extend(got);
+            // Dropped at once: a release holds the rebalance back.
+            inbox.changes.clear();
+        }
+    }
+    assert_eq!(sorted(&all), (0..200).collect::<Vec<_>>());
+    first.close().await;
+    second.nothing().await;
+    second.close().await;
+    bed.close().await;
+}
+
+async fn a_requeued_message_comes_again() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("requeue", 1).await;
+    bed.texts(&Target::queue(&queue), 3).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(3).await;
+    inbox.consumer.settle(got[1].tag, Settle::Requeue).await.unwrap();
+    let again = inbox.take(1).await;
+    assert_eq!(texts(&again), ["1"]);
+    inbox.ack(&got).await;
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn a_revoked_partition_is_released_then_lost() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("revoke", 2).await;
+    bed.texts(&Target::queue(&queue), 40).await;
+    let mut first = bed.shared(&queue).await;
+    let held = first.take(40).await;
+    let mut second = bed.shared(&queue).await;
+    let revoked = loop {
+        first.some(0, Duration::from_secs(20)).await;
+        let found = first.changes.iter().position(|c| matches!(c, Arrival::Revoking(..)));
+        if let Some(at) = found {
+            break first.changes.remove(at);
+        }
+    };
+    let Arrival::Revoking(partitions, release) = revoked else { unreachable!() };
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|d| partitions.contains(&d.position.unwrap().partition));
+    // Half of what goes away is acknowledged while the rebalance is held back.
+    let (done, open) = gone.split_at(gone.len() / 2);
+    first.ack(done).await;
+    drop(release);
+    let again = second.take(open.len()).await;
+    assert_eq!(sorted(&again), sorted(open));
+    // A late ack of a partition that is gone is told, and harms nobody.
+    first.consumer.ack(&[open[0].tag]);
+    first.some(0, Duration::from_secs(5)).await;
+    assert!(
+        first.changes.iter().any(|c| matches!(c, Arrival::Lost(p) if *p == partitions)),
+        "{:?}",
+        first.changes
+    );
+    assert!(first.changes.iter().any(|c| matches!(c, Arrival::AckLost(t) if t == &[open[0].tag])));
+    first.ack(&kept).await;
+    second.ack(&again).await;
+    first.close().await;
+    second.nothing().await;
+    second.close().await;
+    bed.close().await;
+}
+
+async fn a_group_starts_where_it_is_told() {
+    let bed = Bed::new().await;
+    let topic = bed.topic("start", 2).await;
+    let target = Target::topic(&topic);
+    bed.texts(&target, 10).await;
+    let mut options = ConsumerOptions::new(target.clone(), Mode::Group(name("latest")));
+    options.start = Start::Latest;
+    let mut latest = bed.consumer(options).await;
+    let receipts = bed.send(&target, [Message::text("10").with_key("k")]).await;
+    assert!(receipts[0].position.is_some(), "a topic tells where a message lies");
+    let got = latest.take(1).await;
+    assert_eq!((texts(&got), got[0].position), (vec!["10".to_owned()], receipts[0].position));
+    let mut earliest = bed.consumer(ConsumerOptions::new(target, Mode::Group(name("earliest")))).await;
+    assert_eq!(earliest.take(11).await.len(), 11);
+    latest.nothing().await;
+    latest.close().await;
+    earliest.close().await;
+    bed.close().await;
+}
+
+async fn seek_and_replay() {
+    let bed = Bed::new().await;
+    let topic = bed.topic("seek", 1).await;
+    let target = Target::topic(&topic);
+    bed.texts(&target, 5).await;
+    let group = Mode::Group(name("seek"));
+    let mut inbox = bed.consumer(ConsumerOptions::new(target.clone(), group.clone())).await;
+    let got = inbox.take(5).await;
+    inbox.ack(&got[..4]).await;
+    inbox.consumer.control(Control::Seek(Start::Offset(2), vec![])).await.unwrap();
+    let again = inbox.take(3).await;
+    assert_eq!(texts(&again), ["2", "3", "4"]);
+    inbox.consumer.ack(&[got[4].tag]);
+    inbox.some(0, Duration::from_secs(5)).await;
+    assert!(inbox.changes.iter().any(|c| matches!(c, Arrival::AckLost(_))), "held deliveries are void");
+    inbox.consumer.control(Control::Seek(Start::Earliest, vec![0])).await.unwrap();
+    assert_eq!(inbox.take(5).await.len(), 5);
+    inbox.consumer.control(Control::Seek(Start::Latest, vec![])).await.unwrap();
+    inbox.nothing().await;
+    inbox.close().await;
+    // The stored offset followed.
+    let mut inbox = bed.consumer(ConsumerOptions::new(target, group)).await;
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn broadcast_starts_at_its_open() {
+    let bed = Bed::new().await;
+    let topic = bed.topic("all", 2).await;
+    let target = Target::topic(&topic);
+    bed.texts(&target, 4).await;
+    let mut options = ConsumerOptions::new(target.clone(), Mode::Broadcast);
+    options.start = Start::Latest;
+    let mut a = bed.consumer(options.clone()).await;
+    let mut b = bed.consumer(options).await;
+    bed.send(&target, (4..8).map(|i| Message::text(i.to_string()))).await;
+    assert_eq!(sorted(&a.take(4).await), [4, 5, 6, 7]);
+    assert_eq!(sorted(&b.take(4).await), [4, 5, 6, 7]);
+    a.close().await;
+    b.close().await;
+    bed.close().await;
+}
+
+async fn browse_ends_and_consumes_nothing() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("browse", 2).await;
+    bed.texts(&Target::queue(&queue), 7).await;
+    let mut browse = bed.consumer(ConsumerOptions::new(Target::queue(&queue), Mode::Browse)).await;
+    assert_eq!(browse.take(7).await.len(), 7);
+    let began = Instant::now();
+    while browse.some(1, Duration::from_secs(60)).await.len() > 0 {}
+    assert!(began.elapsed() < Duration::from_secs(30), "an empty batch ends it");
+    browse.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(7).await;
+    inbox.ack(&got[..3]).await;
+    let mut browse = bed.consumer(ConsumerOptions::new(Target::queue(&queue), Mode::Browse)).await;
+    let left = browse.take(4).await;
+    assert_eq!(sorted(&left), sorted(&got[3..]), "what is acknowledged is not there any more");
+    browse.close().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn a_deleted_topic_takes_no_message_into_the_next_one() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("phoenix", 1).await;
+    let target = Target::queue(&queue);
+    let producer = bed.producer(&target).await;
+    send(&producer, [Message::text("old")]).await;
+    bed.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+    let refused = send(&producer, [Message::text("late")]).await.remove(0).unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound);
+    bed.connection.apply(&Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(1))).await.unwrap();
+    let refused = send(&producer, [Message::text("later")]).await.remove(0).unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound, "the old producer stays with the old queue");
+    bed.send(&target, [Message::text("new")]).await;
+    let mut inbox = bed.shared(&queue).await;
+    assert_eq!(texts(&inbox.take(1).await), ["new"]);
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn keys_go_where_the_java_client_sends_them() {
+    let bed = Bed::new().await;
+    let topic = bed.topic("keys", 5).await;
+    let keys: Vec<String> = (0..40).map(|i| format!("key-{i}")).collect();
+    let messages = keys.iter().map(|k| Message::text("x").with_key(k));
+    let receipts = bed.send(&Target::topic(&topic), messages).await;
+    for (key, receipt) in keys.iter().zip(receipts) {
+        let wanted = mq_core::protocol::partition::partition(key.as_bytes(), 5);
+        assert_eq!(receipt.position.unwrap().partition, wanted, "{key}");
+    }
+    bed.close().await;
+}
+
+async fn depth_lag_and_partitions() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("depth", 2).await;
+    let depth = async || match bed.connection.describe(&Query::Depth(queue.clone())).await.unwrap() {
+        Described::Depth(depth) => depth.ready,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(depth().await, Count::Exact(0));
+    bed.texts(&Target::queue(&queue), 9).await;
+    assert_eq!(depth().await, Count::AtMost(9));
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(9).await;
+    inbox.ack(&got).await;
+    assert_eq!(depth().await, Count::Exact(0));
+    let asked = Query::Partitions(queue.clone());
+    let Described::Partitions(ranges) = bed.connection.describe(&asked).await.unwrap() else { panic!() };
+    assert_eq!((ranges.len(), ranges.iter().map(|r| r.latest - r.earliest).sum::<u64>()), (2, 9));
+    let lag = Query::Lag { topic: queue.clone(), group: name("nobody") };
+    let Described::Lag(lag) = bed.connection.describe(&lag).await.unwrap() else { panic!() };
+    assert_eq!(lag.len(), 2);
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn purge_empties_a_queue() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("purge", 2).await;
+    bed.texts(&Target::queue(&queue), 30).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 4;
+    let mut inbox = bed.consumer(options).await;
+    let held = inbox.take(2).await;
+    let purged = bed.connection.apply(&Change::Purge(queue.clone())).await.unwrap();
+    assert!(matches!(purged, Applied::Purged(Count::AtMost(30))), "{purged:?}");
+    inbox.nothing().await;
+    inbox.ack(&held).await;
+    bed.send(&Target::queue(&queue), [Message::text("30")]).await;
+    assert_eq!(texts(&inbox.take(1).await), ["30"]);
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn close_is_quick_with_deliveries_held() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("close", 4).await;
+    bed.texts(&Target::queue(&queue), 20).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(20).await;
+    inbox.consumer.ack(&[got[3].tag]);
+    let began = Instant::now();
+    inbox.close().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let mut inbox = bed.shared(&queue).await;
+    assert_eq!(inbox.take(19).await.len(), 19, "a close stores what was acknowledged");
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn the_first_confirm_after_connect_is_warm() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("warm", 1).await;
+    let id = |r: Vec<mq_core::Result<_>>| {
+        r.into_iter().all(|r: mq_core::Result<mq_core::driver::Receipt>| r.is_ok())
+    };
+    let producer = bed.producer(&Target::queue(&queue)).await;
+    assert!(id(send(&producer, [Message::text("0")]).await));
+    bed.close().await;
+}
+
+async fn a_slow_consumer_is_paused_and_goes_on() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("slow", 2).await;
+    bed.texts(&Target::queue(&queue), 300).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 10;
+    let mut inbox = bed.consumer(options).await;
+    let mut all = inbox.take(1).await;
+    // Longer than the reader's patience.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    while all.len() < 300 {
+        let got = inbox.take(1).await;
+        inbox.consumer.ack(&[got[0].tag]);
+        all.extend(got);
+    }
+    assert_eq!(sorted(&all), (0..300).collect::<Vec<_>>());
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn nobody_there_is_disconnected_in_time() {
+    let began = Instant::now();
+    let nobody = mq_kafka::Connector::new(mq_kafka::Config::new(["127.0.0.1:1"])).unwrap();
+    assert_eq!(nobody.connect().await.unwrap_err().kind(), Kind::Disconnected);
+    assert!(began.elapsed() < Duration::from_secs(15));
+    let odd = mq_kafka::Connector::new(config().property("no.such.property", "1")).unwrap();
+    assert_eq!(odd.connect().await.unwrap_err().kind(), Kind::ConfigInvalid);
+}
