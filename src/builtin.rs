@@ -11,10 +11,11 @@ pub fn registry() -> Registry {
     let registry = registry.with(mq_memory::backend());
     #[cfg(not(feature = "memory"))]
     let registry = registry.with(Backend::absent(&["memory"], "memory"));
-    registry
-        .with(Backend::absent(&["amqp", "amqps"], "rabbit"))
-        .with(Backend::absent(&["kafka"], "kafka"))
-        .with(Backend::absent(&["rocketmq"], "rocketmq"))
+    #[cfg(feature = "rabbit")]
+    let registry = registry.with(mq_rabbit::backend());
+    #[cfg(not(feature = "rabbit"))]
+    let registry = registry.with(Backend::absent(&["amqp", "amqps"], "rabbit"));
+    registry.with(Backend::absent(&["kafka"], "kafka")).with(Backend::absent(&["rocketmq"], "rocketmq"))
 }
 
 /// Connects to the broker that a URL names, with the defaults.

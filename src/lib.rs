@@ -13,6 +13,12 @@ pub mod memory {
     pub use mq_memory::*;
 }
 
+/// RabbitMQ: configuration and connector.
+#[cfg(feature = "rabbit")]
+pub mod rabbit {
+    pub use mq_rabbit::{RabbitConfig, RabbitConnector, backend};
+}
+
 /// What most programs use, for `use mq::prelude::*`.
 pub mod prelude {
     pub use crate::driver::{Start, Target, Verdict};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use mq_core::Result;
 use mq_core::driver::Connector;
-use mq_core::{Backend, Result};
 
 use crate::broker::Broker;
 use crate::config::MemoryConfig;
@@ -39,12 +39,6 @@ impl MemoryConnector {
         shared.insert(name.clone(), Arc::downgrade(&broker));
         Ok(Self { broker })
     }
-}
-
-/// The backend for a registry: serves `memory://` URLs.
-#[must_use]
-pub fn backend() -> Backend {
-    Backend::new(&["memory"], |url, _| MemoryConnector::new(&MemoryConfig::from_url(url)?))
 }
 
 impl Connector for MemoryConnector {

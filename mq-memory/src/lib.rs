@@ -22,7 +22,7 @@ mod url;
 
 pub use config::{MAX_BYTES, MAX_MESSAGES, MemoryConfig};
 pub use connection::MemoryConnection;
-pub use connector::{MemoryConnector, backend};
+pub use connector::MemoryConnector;
 pub use consumer::MemoryConsumer;
 pub use exchange::MemoryExchange;
 pub use producer::MemoryProducer;

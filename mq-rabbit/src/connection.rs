@@ -1,0 +1,355 @@
+//! Connecting: pre-flight, then two connections of the client, one that publishes and one that consumes.
+//!
+//! While the broker is short of memory or disk it blocks connections that publish, and the client then writes
+//! nothing at all on them, acks and closes included. So acks and administration never share a connection with
+//! publishes.
+
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::{Channel, ConnectionProperties};
+use mq_core::driver::{
+    Applied, Change, Connection, ConnectionInfo, Connector, ConsumerOptions, Described, Event, HalfOptions,
+    Query, Target, TransactionOptions, Unsupported,
+};
+use mq_core::url::Host;
+use mq_core::{Backend, Error, Kind, Result};
+use tokio::sync::mpsc;
+
+use crate::config::{RabbitConfig, Shown};
+use crate::consumer::QueueConsumer;
+use crate::error::{self, BACKEND};
+use crate::exchange::RabbitExchange;
+use crate::preflight::{self, Version};
+use crate::producer::RabbitProducer;
+use crate::publisher::Publisher;
+use crate::{info, topology};
+
+/// Events that wait for the core.
+const EVENTS: usize = 64;
+
+/// Makes connections to one RabbitMQ (or to the first of several hosts that answers).
+#[derive(Clone, Debug)]
+pub struct RabbitConnector {
+    config: Arc<RabbitConfig>,
+}
+
+impl RabbitConnector {
+    /// A connector for this configuration.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) if its parts do not fit together.
+    pub fn new(config: RabbitConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config: Arc::new(config) })
+    }
+}
+
+impl Connector for RabbitConnector {
+    type Connection = RabbitConnection;
+
+    async fn connect(&self) -> Result<RabbitConnection> {
+        let mut last = None;
+        // A host that hangs must leave time for the others.
+        let hosts = u32::try_from(self.config.hosts.len()).unwrap_or(u32::MAX).max(1);
+        let limit = self.config.connect_deadline / hosts;
+        for host in &self.config.hosts {
+            let attempt = RabbitConnection::open(Arc::clone(&self.config), host);
+            let result = match tokio::time::timeout(limit, attempt).await {
+                Ok(result) => result,
+                // Trying again can help, so it is no end of the client.
+                Err(_) => Err(Error::disconnected(format!(
+                    "no AMQP greeting or login answer within {limit:?}; check what listens there"
+                ))),
+            };
+            match result {
+                Ok(connection) => return Ok(connection),
+                Err(e) => {
+                    let e = e.with_context("host", Shown(host).to_string()).with_backend(BACKEND);
+                    if e.kind() != Kind::Disconnected {
+                        return Err(e);
+                    }
+                    last = Some(e);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::config("the configuration names no host")))
+    }
+}
+
+/// The backend for a registry: serves `amqp://` and `amqps://` URLs.
+#[must_use]
+pub fn backend() -> Backend {
+    Backend::new(&["amqp", "amqps"], |url, options| {
+        let config = RabbitConfig::from_parsed(url)?;
+        RabbitConnector::new(if options.name().is_empty() {
+            config
+        } else {
+            config.with_name(options.name())
+        })
+    })
+}
+
+/// Channels for short work, on the connection that does not publish.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    links: Arc<Links>,
+}
+
+/// Both connections of the client.
+#[derive(Debug)]
+pub(crate) struct Links {
+    publishing: lapin::Connection,
+    consuming: lapin::Connection,
+    config: Arc<RabbitConfig>,
+    version: Version,
+}
+
+impl Admin {
+    /// A channel of its own on the consuming connection.
+    pub(crate) async fn channel(&self) -> Result<Channel> {
+        error::within("open a channel", self.limit(), self.links.consuming.create_channel()).await
+    }
+
+    /// Runs one piece of work on a throw-away channel: a refusal closes the channel and nothing else.
+    pub(crate) async fn run<T, W: Future<Output = lapin::Result<T>>>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(Channel) -> W,
+    ) -> Result<T> {
+        let channel = self.channel().await?;
+        error::within(operation, self.limit(), work(channel.clone())).await
+    }
+
+    /// As [`run`](Self::run); `None` if the broker answers that the object does not exist.
+    pub(crate) async fn find<T, W: Future<Output = lapin::Result<T>>>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(Channel) -> W,
+    ) -> Result<Option<T>> {
+        match self.run(operation, work).await {
+            Ok(found) => Ok(Some(found)),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.links.config.admin_deadline
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        self.links.config.close_grace
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.links.version
+    }
+
+    /// A new publishing channel with its task.
+    pub(crate) async fn publisher(&self) -> Result<Publisher> {
+        let open = self.links.publishing.create_channel();
+        let channel = error::within("open a publishing channel", self.limit(), open).await?;
+        Publisher::start(channel, self.limit()).await
+    }
+
+    pub(crate) async fn queue_exists(&self, name: &str) -> Result<bool> {
+        Ok(topology::find_queue(self, name).await?.is_some())
+    }
+}
+
+/// A live connection to RabbitMQ.
+#[derive(Debug)]
+pub struct RabbitConnection {
+    admin: Admin,
+    info: ConnectionInfo,
+    events: Mutex<mpsc::Receiver<Event>>,
+    /// The publishing channel that all producers share; a new one when it has died.
+    shared: Mutex<Option<Publisher>>,
+}
+
+impl RabbitConnection {
+    async fn open(config: Arc<RabbitConfig>, host: &Host) -> Result<Self> {
+        let uri = config.uri(host);
+        let tls = tls(&config)?;
+        let runtime = lapin::runtime::default_runtime().map_err(|e| error::classify(&e))?;
+        let version = {
+            use lapin::tcp::AMQPUriTcpExt;
+            let connect = uri.connect_with_config_async(tls.as_ref(), &runtime);
+            let mut stream = connect.await.map_err(|e| error::classify(&e.into()))?;
+            preflight::greet(&mut stream).await?
+        };
+        let connect = |role: &str| {
+            let name = config.name.as_deref().unwrap_or("mq");
+            let properties =
+                ConnectionProperties::default().with_connection_name(format!("{name}/{role}").into());
+            lapin::Connection::connect_uri_with_config(uri.clone(), properties, tls.clone(), runtime.clone())
+        };
+        let (publishing, consuming) = tokio::try_join!(connect("publish"), connect("consume"))
+            .map_err(|e| error::classify_connect(&e))?;
+        let info = info::describe(version, &config);
+        let (tell, events) = mpsc::channel(EVENTS);
+        let links = Arc::new(Links { publishing, consuming, config, version });
+        tokio::spawn(watch(Arc::downgrade(&links), listen(&links), tell));
+        Ok(Self { admin: Admin { links }, info, events: Mutex::new(events), shared: Mutex::new(None) })
+    }
+
+    /// The publisher that all producers share.
+    async fn publisher(&self) -> Result<Publisher> {
+        let current = self.shared().as_ref().filter(|p| !p.is_dead()).cloned();
+        if let Some(publisher) = current {
+            return Ok(publisher);
+        }
+        // Two callers at once make two channels; one of them serves its own caller only. That does no harm.
+        let publisher = self.admin.publisher().await?;
+        *self.shared() = Some(publisher.clone());
+        Ok(publisher)
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Option<Publisher>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Certificates, read and checked: the client skips what does not parse in silence.
+fn tls(config: &RabbitConfig) -> Result<OwnedTLSConfig> {
+    let read = |path: &std::path::Path, mark: &str| {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::config(format!("the file `{shown}` cannot be read: {e}")))?;
+        if !text.contains(mark) {
+            return Err(Error::config(format!("the file `{shown}` holds no PEM block `{mark}`")));
+        }
+        Ok(text)
+    };
+    let cert_chain = config.ca.as_deref().map(|path| read(path, "BEGIN CERTIFICATE")).transpose()?;
+    let identity = match &config.identity {
+        Some((pem, key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read(pem, "BEGIN CERTIFICATE")?.into_bytes(),
+            key: read(key, "PRIVATE KEY")?.into_bytes(),
+        }),
+        None => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
+}
+
+type NativeEvents = futures_util::stream::BoxStream<'static, lapin::Event>;
+
+/// The client's event listeners are a work queue, not a broadcast: exactly one for each connection.
+fn listen(links: &Links) -> NativeEvents {
+    let (publishing, consuming) = (links.publishing.events_listener(), links.consuming.events_listener());
+    futures_util::stream::select(publishing, consuming).boxed()
+}
+
+/// Translates events until the connection is lost or dropped.
+async fn watch(links: std::sync::Weak<Links>, mut events: NativeEvents, tell: mpsc::Sender<Event>) {
+    while let Some(event) = events.next().await {
+        let told = match event {
+            lapin::Event::ConnectionBlocked(reason) => Event::Blocked(reason),
+            lapin::Event::ConnectionUnblocked => Event::Unblocked,
+            lapin::Event::Error(e) => {
+                let Some(links) = links.upgrade() else { return };
+                // A channel that was closed by the broker is reported here, too.
+                if links.publishing.status().connected() && links.consuming.status().connected() {
+                    continue;
+                }
+                Event::Lost(lost(&e))
+            }
+            _ => continue,
+        };
+        let last = matches!(told, Event::Lost(_));
+        if tell.send(told).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn lost(e: &lapin::Error) -> Error {
+    let error = error::classify(e);
+    if error.kind() == Kind::Disconnected {
+        return error;
+    }
+    Error::disconnected(format!("the broker closed the connection: {}", error.message()))
+        .with_source(e.clone())
+        .with_backend(BACKEND)
+}
+
+impl Connection for RabbitConnection {
+    type Producer = RabbitProducer;
+    type Exchange = RabbitExchange;
+    type Consumer = QueueConsumer;
+    type Transaction = Unsupported;
+    type Half = Unsupported;
+    type HalfLog = Unsupported;
+
+    fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Applied> {
+        topology::apply(&self.admin, change).await
+    }
+
+    async fn describe(&self, query: &Query) -> Result<Described> {
+        topology::describe(&self.admin, query).await
+    }
+
+    async fn open_producer(&self, target: &Target) -> Result<RabbitProducer> {
+        if !self.admin.queue_exists(&target.name).await? {
+            return Err(target.not_found().with_backend(BACKEND));
+        }
+        Ok(RabbitProducer::new(self.publisher().await?, target.clone(), self.admin.grace()))
+    }
+
+    async fn open_exchange(&self, name: &str) -> Result<RabbitExchange> {
+        if !topology::exchange_exists(&self.admin, name).await? {
+            return Err(Error::not_found("exchange", name).with_backend(BACKEND));
+        }
+        // A publish to an exchange that has gone closes the channel: nobody else may be on it.
+        Ok(RabbitExchange::new(self.admin.publisher().await?, name, self.admin.grace()))
+    }
+
+    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<QueueConsumer> {
+        QueueConsumer::open(&self.admin, options).await
+    }
+
+    async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
+        Err(Error::unsupported("RabbitMQ's own transactions are not atomic; the core provides them"))
+    }
+
+    async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {
+        Err(Error::unsupported("RabbitMQ has no half messages of its own; the core provides them"))
+    }
+
+    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
+        Err(Error::unsupported("half messages are not offered on RabbitMQ"))
+    }
+
+    async fn next_event(&self) -> Event {
+        let next = poll_fn(|cx| self.events.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx));
+        match next.await {
+            Some(event) => event,
+            None => Event::Lost(Error::disconnected("the connection is gone").with_backend(BACKEND)),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let grace = self.admin.grace();
+        let links = &self.admin.links;
+        // The publishing connection may be blocked by an alarm and then never answers: both at once, each with a
+        // deadline.
+        let (publishing, consuming) =
+            tokio::join!(close(&links.publishing, grace), close(&links.consuming, grace),);
+        publishing.and(consuming)
+    }
+}
+
+async fn close(connection: &lapin::Connection, grace: Duration) -> Result<()> {
+    if !connection.status().connected() {
+        return Ok(());
+    }
+    error::within("close", grace, connection.close(200, "bye".into())).await
+}

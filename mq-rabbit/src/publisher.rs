@@ -1,0 +1,356 @@
+//! The one task that owns a publishing channel.
+//!
+//! Two tasks that publish on clones of one channel get each other's confirms: the client takes the delivery tag
+//! under one lock and queues the frames under another. So all publishes of a channel go through this task. It hands
+//! over many at once and decides their fate by the rule of [`correlate`](crate::correlate).
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use mq_core::driver::{Receipt, Routed, Ticket};
+use mq_core::{Error, Fate, Kind, Result};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::convert::SEQUENCE;
+use crate::correlate::{Correlation, Outcome};
+use crate::error::{self, BACKEND};
+
+/// Publishes that wait for the task.
+const QUEUED: usize = 256;
+/// Publishes that the task takes at a time.
+const BATCH: usize = 64;
+/// Unconfirmed publishes of one channel.
+const IN_FLIGHT: usize = 4096;
+/// Passes over the confirms that must yield nothing before they count as drained: the set may yield early.
+const QUIET_PASSES: u32 = 3;
+
+/// One publish.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) exchange: ShortString,
+    pub(crate) key: ShortString,
+    pub(crate) payload: Bytes,
+    pub(crate) properties: BasicProperties,
+    pub(crate) headers: FieldTable,
+    pub(crate) answer: Answer,
+}
+
+/// Who is told.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A message of the application, and what its outcome means.
+    Ticket(Ticket, Meaning, Pending),
+    /// A record of our own.
+    Reply(oneshot::Sender<Result<Outcome>>),
+}
+
+/// What an outcome means to the sender.
+#[derive(Clone, Debug)]
+pub(crate) enum Meaning {
+    /// It was sent to a queue or topic.
+    Target(mq_core::driver::Target),
+    /// It was published through an exchange.
+    Exchange {
+        /// Matching no queue is an error.
+        mandatory: bool,
+    },
+}
+
+impl Meaning {
+    fn receipt(&self, outcome: Outcome) -> Result<Receipt> {
+        match (outcome, self) {
+            (Outcome::Stored, Self::Target(_)) => Ok(Receipt::ONE),
+            (Outcome::Stored, Self::Exchange { .. }) => Ok(Receipt::routed(Routed::Some)),
+            (Outcome::Returned, Self::Target(target)) => Err(target.not_found()),
+            (Outcome::Returned, Self::Exchange { mandatory: false }) => Ok(Receipt::routed(Routed::None)),
+            (Outcome::Returned, Self::Exchange { mandatory: true }) => Err(Error::new(
+                Kind::Unroutable,
+                "the message matches no queue; bind one, or publish without mandatory",
+            )),
+            (Outcome::Refused, _) => {
+                Err(Error::new(Kind::RateLimited, "a queue is full and refuses the message; try again later"))
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn give(self, result: Result<Outcome>) {
+        match self {
+            Self::Ticket(ticket, meaning, _pending) => {
+                ticket.done(result.and_then(|outcome| meaning.receipt(outcome)));
+            }
+            // Nobody waits any more: the caller was cancelled.
+            Self::Reply(reply) => drop(reply.send(result)),
+        }
+    }
+}
+
+/// Counts what a producer has handed over and not yet heard of.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    count: AtomicUsize,
+    empty: Notify,
+}
+
+impl Handed {
+    pub(crate) fn one(self: &Arc<Self>) -> Pending {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Pending(Arc::clone(self))
+    }
+
+    /// Waits until all of it is answered.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let woken = self.empty.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            woken.await;
+        }
+    }
+}
+
+/// One publish that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Pending(Arc<Handed>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}
+
+/// The way to a publishing channel. Cheap to clone; the task ends with the last clone, or with the channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    fault: Arc<OnceLock<Error>>,
+}
+
+impl Publisher {
+    /// Puts the channel into confirm mode and gives it to a task.
+    pub(crate) async fn start(channel: Channel, limit: std::time::Duration) -> Result<Self> {
+        let confirm = channel.confirm_select(ConfirmSelectOptions::default());
+        error::within("open a publishing channel", limit, confirm).await?;
+        let (jobs, inbox) = mpsc::channel(QUEUED);
+        let fault = Arc::new(OnceLock::new());
+        tokio::spawn(run(channel, inbox, Arc::clone(&fault)));
+        Ok(Self { jobs, fault })
+    }
+
+    /// A place for one publish. Waits while the task is busy.
+    ///
+    /// # Errors
+    /// The channel is dead.
+    pub(crate) async fn reserve(&self) -> Result<mpsc::Permit<'_, Job>> {
+        self.jobs.reserve().await.map_err(|_| self.death())
+    }
+
+    /// Publishes a record of our own and waits for its fate.
+    pub(crate) async fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        payload: Bytes,
+        properties: BasicProperties,
+        headers: FieldTable,
+    ) -> Result<Outcome> {
+        let (reply, answer) = oneshot::channel();
+        let (exchange, key) = (exchange.into(), key.into());
+        let job = Job { exchange, key, payload, properties, headers, answer: Answer::Reply(reply) };
+        self.reserve().await?.send(job);
+        answer.await.unwrap_or_else(|_| Err(self.death().with_fate(Fate::Unknown)))
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    /// Why the channel died.
+    pub(crate) fn death(&self) -> Error {
+        self.fault.get().cloned().unwrap_or_else(gone)
+    }
+}
+
+fn gone() -> Error {
+    Error::disconnected("the publishing channel is closed; the client opens a new one").with_backend(BACKEND)
+}
+
+/// What came back from one publish.
+struct Flight {
+    seq: u64,
+    answer: Answer,
+    result: Result<Confirmation, Failure>,
+}
+
+enum Failure {
+    /// The channel was dead before the first frame.
+    NotSent,
+    /// The channel died; nobody knows.
+    Lost(lapin::Error),
+}
+
+async fn transmit(channel: &Channel, seq: u64, job: Job) -> Flight {
+    let Job { exchange, key, payload, properties, mut headers, answer } = job;
+    if !channel.status().connected() {
+        return Flight { seq, answer, result: Err(Failure::NotSent) };
+    }
+    headers.insert(SEQUENCE.into(), AMQPValue::LongLongInt(seq.cast_signed()));
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let handed =
+        channel.basic_publish(exchange, key, options, &payload, properties.with_headers(headers)).await;
+    let result = match handed {
+        Ok(confirm) => confirm.await,
+        Err(e) => Err(e),
+    };
+    Flight { seq, answer, result: result.map_err(Failure::Lost) }
+}
+
+/// State of the task beside the futures in flight.
+struct Desk {
+    book: Correlation<Answer>,
+    decided: Vec<(Answer, Outcome)>,
+    /// Told only when no further publish can be handed over.
+    failed: Vec<(Answer, Error)>,
+    fault: Arc<OnceLock<Error>>,
+}
+
+impl Desk {
+    fn land(&mut self, flight: Flight) {
+        match flight.result {
+            Ok(Confirmation::Ack(carried)) => self.confirm(flight.seq, true, carried, flight.answer),
+            Ok(Confirmation::Nack(carried)) => self.confirm(flight.seq, false, carried, flight.answer),
+            Ok(Confirmation::NotRequested) => {
+                flight.answer.give(Err(Error::new(Kind::Unexpected, "the channel is not in confirm mode")
+                    .with_fate(Fate::Unknown)));
+            }
+            Err(Failure::NotSent) => {
+                let fault = self.fault.get_or_init(gone).clone();
+                self.failed.push((flight.answer, fault));
+            }
+            Err(Failure::Lost(e)) => {
+                self.fault.get_or_init(|| error::classify(&e));
+                self.failed.push((flight.answer, error::unknown(&e)));
+            }
+        }
+    }
+
+    fn confirm(
+        &mut self,
+        seq: u64,
+        acked: bool,
+        carried: Option<lapin::message::BasicReturnMessage>,
+        answer: Answer,
+    ) {
+        let carried = carried.and_then(|m| sequence_of(m.properties.headers().as_ref()?));
+        self.book.resolve(seq, acked, carried, answer, &mut self.decided);
+    }
+
+    fn decide(&mut self, idle: bool) {
+        self.book.drained(idle, &mut self.decided);
+        for (answer, outcome) in self.decided.drain(..) {
+            answer.give(Ok(outcome));
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.fault.get().is_some()
+    }
+}
+
+fn sequence_of(headers: &FieldTable) -> Option<u64> {
+    match headers.inner().get(SEQUENCE) {
+        Some(AMQPValue::LongLongInt(seq)) => Some(seq.cast_unsigned()),
+        _ => None,
+    }
+}
+
+async fn run(channel: Channel, mut inbox: mpsc::Receiver<Job>, fault: Arc<OnceLock<Error>>) {
+    let mut flying = FuturesUnordered::new();
+    let mut desk = Desk { book: Correlation::new(), decided: Vec::new(), failed: Vec::new(), fault };
+    let mut taken = Vec::with_capacity(BATCH);
+    let (mut seq, mut open) = (0, true);
+    while open || !flying.is_empty() {
+        tokio::select! {
+            count = inbox.recv_many(&mut taken, BATCH), if open && flying.len() < IN_FLIGHT => {
+                open = count > 0;
+                for job in taken.drain(..) {
+                    seq += 1;
+                    flying.push(transmit(&channel, seq, job));
+                }
+            }
+            Some(flight) = flying.next() => desk.land(flight),
+        }
+        let mut quiet = 0;
+        poll_fn(|cx| {
+            // Also the first poll of new publishes, in their order: that is their hand-over.
+            while quiet < QUIET_PASSES {
+                match flying.poll_next_unpin(cx) {
+                    Poll::Ready(Some(flight)) => {
+                        quiet = 0;
+                        desk.land(flight);
+                    }
+                    Poll::Ready(None) => break,
+                    Poll::Pending => quiet += 1,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        if desk.is_dead() {
+            inbox.close();
+            desk.failed.drain(..).for_each(|(answer, e)| answer.give(Err(e)));
+        } else {
+            desk.decide(flying.is_empty());
+        }
+    }
+    for answer in desk.book.abandon() {
+        answer.give(Err(gone().with_fate(Fate::Unknown)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mq_core::driver::Target;
+
+    #[test]
+    fn outcomes_by_meaning() {
+        let queue = Meaning::Target(Target::queue("q"));
+        assert_eq!(queue.receipt(Outcome::Stored).unwrap(), Receipt::ONE);
+        assert_eq!(queue.receipt(Outcome::Returned).unwrap_err().kind(), Kind::NotFound);
+        let refused = queue.receipt(Outcome::Refused).unwrap_err();
+        assert_eq!((refused.kind(), refused.fate()), (Kind::RateLimited, Fate::Rejected));
+        let loose = Meaning::Exchange { mandatory: false };
+        assert!(loose.receipt(Outcome::Returned).unwrap().routed.is_none());
+        let strict = Meaning::Exchange { mandatory: true };
+        assert_eq!(strict.receipt(Outcome::Returned).unwrap_err().kind(), Kind::Unroutable);
+    }
+
+    #[tokio::test]
+    async fn a_producer_is_settled_when_every_publish_is_answered() {
+        let handed = Arc::new(Handed::default());
+        handed.settled().await;
+        let (a, b) = (handed.one(), handed.one());
+        drop(a);
+        let waiting = tokio::spawn({
+            let handed = Arc::clone(&handed);
+            async move { handed.settled().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(b);
+        waiting.await.unwrap();
+    }
+}

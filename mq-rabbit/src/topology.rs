@@ -1,0 +1,187 @@
+//! Declares, binds, deletes, asks: each on a throw-away channel, because a refusal closes the channel.
+
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{ExchangeKind as NativeKind, Queue};
+use mq_core::driver::{Applied, Change, Count, Depth, Described, Query, Sort};
+use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, Kind, QueueSpec, Result};
+
+use crate::connection::Admin;
+use crate::convert;
+use crate::plan::{self, Plan};
+
+/// Applies one change.
+pub(crate) async fn apply(admin: &Admin, change: &Change) -> Result<Applied> {
+    match change {
+        Change::DeclareExchange(spec) => declare_exchange(admin, spec).await,
+        Change::DeclareQueue(spec) => declare_queue(admin, spec).await,
+        Change::Bind(binding) => bind(admin, binding).await,
+        Change::Unbind(binding) => unbind(admin, binding).await,
+        Change::Delete(sort, name) => delete(admin, *sort, name).await,
+        Change::Purge(queue) => purge(admin, queue).await,
+        _ => Err(Error::unsupported("this change is not offered on RabbitMQ")),
+    }
+}
+
+/// Answers a question.
+pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> {
+    match query {
+        Query::Exists(Sort::Queue, name) => Ok(Described::Exists(find_queue(admin, name).await?.is_some())),
+        Query::Exists(Sort::Exchange, name) => Ok(Described::Exists(exchange_exists(admin, name).await?)),
+        Query::Depth(queue) => {
+            let found = find_queue(admin, queue).await?.ok_or_else(|| Error::not_found("queue", queue))?;
+            // AMQP tells neither what is in flight nor what waits in the delay levels for this queue.
+            let ready = Count::Exact(u64::from(found.message_count()));
+            Ok(Described::Depth(Depth::new(ready, Count::Unknown, Count::Unknown)))
+        }
+        _ => Err(Error::unsupported("this question is not answered on RabbitMQ")),
+    }
+}
+
+/// A queue by a passive declare.
+pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue>> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    admin
+        .find("look for a queue", |channel| async move {
+            channel.queue_declare(name.into(), options, FieldTable::default()).await
+        })
+        .await
+}
+
+pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let found = admin
+        .find("look for an exchange", |channel| async move {
+            channel.exchange_declare(name.into(), NativeKind::Direct, options, FieldTable::default()).await
+        })
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Makes one queue of a plan, or finds it equal.
+pub(crate) async fn make_queue(admin: &Admin, plan: Plan) -> Result<()> {
+    let Plan { name, options, arguments } = plan;
+    admin
+        .run("declare a queue", |channel| async move {
+            channel.queue_declare(name.as_str().into(), options, arguments).await
+        })
+        .await
+        .map(|_| ())
+}
+
+async fn declare_queue(admin: &Admin, spec: &QueueSpec) -> Result<Applied> {
+    for plan in plan::queue(spec, admin.version())? {
+        make_queue(admin, plan).await?;
+    }
+    Ok(Applied::Done)
+}
+
+async fn declare_exchange(admin: &Admin, spec: &ExchangeSpec) -> Result<Applied> {
+    let kind = match spec.kind {
+        ExchangeKind::Fanout => NativeKind::Fanout,
+        ExchangeKind::Direct => NativeKind::Direct,
+        ExchangeKind::Topic => NativeKind::Topic,
+        ExchangeKind::Headers => NativeKind::Headers,
+        _ => return Err(Error::unsupported("this kind of exchange is not offered on RabbitMQ")),
+    };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = &spec.alternate {
+        plan::text(&mut arguments, "alternate-exchange", alternate);
+    }
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let name = spec.name.as_str();
+    admin
+        .run("declare an exchange", |channel| async move {
+            channel.exchange_declare(name.into(), kind, options, arguments).await
+        })
+        .await?;
+    Ok(Applied::Done)
+}
+
+/// The arguments of a binding of a headers exchange.
+fn matching(binding: &Binding) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if let Some(matching) = &binding.matching {
+        plan::text(&mut arguments, "x-match", matching.mode.as_str());
+        for (name, value) in matching.values.iter() {
+            arguments.insert(name.into(), convert::header_value(value));
+        }
+        for name in &matching.present {
+            arguments.insert(name.as_str().into(), AMQPValue::Void);
+        }
+    }
+    arguments
+}
+
+async fn bind(admin: &Admin, binding: &Binding) -> Result<Applied> {
+    let Binding { exchange, queue, key, .. } = binding;
+    let arguments = matching(binding);
+    admin
+        .run("bind", |channel| async move {
+            let options = QueueBindOptions::default();
+            channel
+                .queue_bind(
+                    queue.as_str().into(),
+                    exchange.as_str().into(),
+                    key.as_str().into(),
+                    options,
+                    arguments,
+                )
+                .await
+        })
+        .await?;
+    Ok(Applied::Done)
+}
+
+async fn unbind(admin: &Admin, binding: &Binding) -> Result<Applied> {
+    let Binding { exchange, queue, key, .. } = binding;
+    let arguments = matching(binding);
+    let done = admin
+        .find("unbind", |channel| async move {
+            channel
+                .queue_unbind(queue.as_str().into(), exchange.as_str().into(), key.as_str().into(), arguments)
+                .await
+        })
+        .await?;
+    Ok(if done.is_some() { Applied::Done } else { Applied::Unchanged })
+}
+
+async fn delete(admin: &Admin, sort: Sort, name: &str) -> Result<Applied> {
+    let done = match sort {
+        Sort::Exchange => admin
+            .find("delete an exchange", |channel| async move {
+                channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await
+            })
+            .await?
+            .is_some(),
+        Sort::Queue => {
+            let again = delete_queue(admin, &mq_core::protocol::objects::again(name)).await?;
+            delete_queue(admin, name).await? | again
+        }
+        _ => return Err(Error::unsupported("this cannot be deleted on RabbitMQ")),
+    };
+    Ok(if done { Applied::Done } else { Applied::Unchanged })
+}
+
+/// Deletes a queue with all it holds.
+pub(crate) async fn delete_queue(admin: &Admin, name: &str) -> Result<bool> {
+    let done = admin
+        .find("delete a queue", |channel| async move {
+            channel.queue_delete(name.into(), QueueDeleteOptions::default()).await
+        })
+        .await?;
+    Ok(done.is_some())
+}
+
+async fn purge(admin: &Admin, queue: &str) -> Result<Applied> {
+    let removed = admin
+        .run("purge", |channel| async move {
+            channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await
+        })
+        .await
+        .map_err(|e| if e.kind() == Kind::NotFound { Error::not_found("queue", queue) } else { e })?;
+    Ok(Applied::Purged(Count::Exact(u64::from(removed))))
+}

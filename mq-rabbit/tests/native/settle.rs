@@ -1,0 +1,131 @@
+//! Acks, requeues, deaths, closes.
+
+use std::time::Duration;
+
+use mq_core::Kind;
+use mq_core::driver::{Connection, Consumer, Control, Flushed, Settle, Tag};
+
+use crate::harness::{Broker, produce, shared, take, text, texts, until_ready};
+
+crate::tests![
+    acks_out_of_order_cover_no_hole,
+    a_requeued_message_comes_back_in_its_place,
+    deaths_lead_to_the_dead_letter_queue,
+    foreign_tags_are_void,
+    a_close_gives_back_what_is_held,
+    prefetch_bounds_what_is_pushed,
+    a_paused_consumer_gets_nothing_until_it_resumes,
+];
+
+async fn acks_out_of_order_cover_no_hole(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..100)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 100)).await.unwrap();
+    let got = take(&consumer, 100).await;
+    for incoming in got.iter().rev().filter(|i| text(i).parse::<u32>().unwrap() % 7 != 3) {
+        consumer.ack(&[incoming.tag]);
+    }
+    assert_eq!(consumer.flush().await.unwrap(), Flushed::Taken);
+    consumer.close().await.unwrap();
+    let again = connection.open_consumer(&shared(&queue, 100)).await.unwrap();
+    let left: Vec<u32> = take(&again, 14).await.iter().map(|i| text(i).parse().unwrap()).collect();
+    assert_eq!(left, (0..100).filter(|n| n % 7 == 3).collect::<Vec<_>>());
+    until_ready(&connection, &queue, 0).await;
+}
+
+async fn a_requeued_message_comes_back_in_its_place(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..3)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 1)).await.unwrap();
+    let first = take(&consumer, 1).await.remove(0);
+    assert_eq!((text(&first).as_str(), first.deaths), ("0", 0));
+    consumer.settle(first.tag, Settle::Requeue).await.unwrap();
+    assert_eq!(consumer.settle(first.tag, Settle::Requeue).await.unwrap_err().kind(), Kind::Fenced);
+    let second = take(&consumer, 1).await.remove(0);
+    assert_eq!((text(&second).as_str(), second.deaths), ("0", 1));
+}
+
+/// On 4.3 a `nack` counts nothing and would come back for ever; and the limit must be ours, not the broker's 20.
+async fn deaths_lead_to_the_dead_letter_queue(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q.with_max_deaths(3)).await;
+    produce(&connection, &queue, texts(0..1)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 1)).await.unwrap();
+    for deaths in 0..=3 {
+        let incoming = take(&consumer, 1).await.remove(0);
+        assert_eq!(incoming.deaths, deaths);
+        consumer.settle(incoming.tag, Settle::Requeue).await.unwrap();
+    }
+    let dead = connection.open_consumer(&shared(&format!("{queue}.dlq"), 1)).await.unwrap();
+    let incoming = take(&dead, 1).await.remove(0);
+    assert_eq!(text(&incoming), "0");
+    assert!(incoming.message.headers().is_empty(), "{:?}", incoming.message);
+}
+
+/// An unknown tag on the wire would close the channel.
+async fn foreign_tags_are_void(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..2)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 10)).await.unwrap();
+    let got = take(&consumer, 2).await;
+    let foreign = Tag { consumer: got[0].tag.consumer + 1_000_000, ..got[0].tag };
+    let unknown = Tag { seq: 77, ..got[0].tag };
+    consumer.ack(&[foreign, unknown]);
+    consumer.flush().await.unwrap();
+    assert_eq!(consumer.settle(unknown, Settle::Requeue).await.unwrap_err().kind(), Kind::Fenced);
+    consumer.ack(&[got[0].tag, got[0].tag, got[1].tag]);
+    consumer.flush().await.unwrap();
+    consumer.close().await.unwrap();
+    until_ready(&connection, &queue, 0).await;
+}
+
+async fn a_close_gives_back_what_is_held(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..10)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 10)).await.unwrap();
+    let got = take(&consumer, 5).await;
+    consumer.ack(&[got[0].tag]);
+    consumer.close().await.unwrap();
+    until_ready(&connection, &queue, 9).await;
+    let again = connection.open_consumer(&shared(&queue, 10)).await.unwrap();
+    let back = take(&again, 9).await;
+    // From 4.3 on a message can be given back uncounted.
+    let deaths = u32::from(!broker.is_newest());
+    assert!(
+        back.iter().take(4).all(|i| i.deaths == deaths),
+        "{:?}",
+        back.iter().map(|i| i.deaths).collect::<Vec<_>>()
+    );
+}
+
+async fn prefetch_bounds_what_is_pushed(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..50)).await;
+    let consumer = connection.open_consumer(&shared(&queue, 7)).await.unwrap();
+    take(&consumer, 7).await;
+    let mut more = Vec::new();
+    consumer.receive(&mut more, 10, Duration::from_millis(200)).await.unwrap();
+    assert!(more.is_empty(), "{more:?}");
+    until_ready(&connection, &queue, 43).await;
+}
+
+async fn a_paused_consumer_gets_nothing_until_it_resumes(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let consumer = connection.open_consumer(&shared(&queue, 7)).await.unwrap();
+    consumer.control(Control::Pause).await.unwrap();
+    produce(&connection, &queue, texts(0..1)).await;
+    until_ready(&connection, &queue, 0).await;
+    let mut arrivals = Vec::new();
+    consumer.receive(&mut arrivals, 10, Duration::from_millis(100)).await.unwrap();
+    assert!(arrivals.is_empty());
+    // The receive that waits is woken by the resume.
+    let (received, resumed) = tokio::join!(take(&consumer, 1), consumer.control(Control::Resume));
+    resumed.unwrap();
+    assert_eq!(received.len(), 1);
+}
