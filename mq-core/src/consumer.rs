@@ -85,8 +85,14 @@ impl ConsumerBuilder {
     /// A consumer that was opened is closed again.
     pub async fn open(self) -> Result<Consumer> {
         let core = self.finish()?;
-        let mut consumer =
-            Consumer { core, session: None, buffer: VecDeque::new(), arrivals: Vec::new(), batch: None };
+        let mut consumer = Consumer {
+            core,
+            session: None,
+            buffer: VecDeque::new(),
+            arrivals: Vec::new(),
+            batch: None,
+            shown: false,
+        };
         let deadline = consumer.core.client.inner.options.admin_deadline;
         within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
         Ok(consumer)
@@ -131,6 +137,8 @@ pub struct Consumer {
     arrivals: Vec<crate::driver::Arrival>,
     /// A batch that the run loop is collecting: here it survives a cancelled wait.
     pub(crate) batch: Option<Vec<Delivery>>,
+    /// A browse has shown all there was.
+    shown: bool,
 }
 
 impl Consumer {
@@ -139,7 +147,8 @@ impl Consumer {
     ///
     /// # Errors
     /// [`NotFound`](Kind::NotFound) when the queue or topic is gone, [`Closed`](Kind::Closed) when the client is.
-    /// Losses of the connection are no errors: the consumer resumes by itself.
+    /// Losses of the connection are no errors: the consumer resumes by itself. A browse that has shown all there
+    /// was ends with `Closed` too; [`recv_for`](Self::recv_for) gives `None` then, at once.
     ///
     /// # Cancel safety
     /// No message is lost.
@@ -161,6 +170,7 @@ impl Consumer {
     /// No message is lost.
     pub async fn recv_for(&mut self, at_most: Duration) -> Result<Option<Delivery>> {
         match tokio::time::timeout(at_most, self.recv()).await {
+            Ok(Err(_)) if self.shown => Ok(None),
             Ok(result) => result.map(Some),
             Err(_) => Ok(None),
         }
@@ -207,7 +217,15 @@ impl Consumer {
             return self.reopen().await.map_err(|e| self.core.explain(e));
         };
         let session = Arc::clone(session);
-        let Err(error) = session.fill(&mut self.arrivals, &mut self.buffer).await else { return Ok(()) };
+        if self.shown {
+            return Err(self.core.explain(Error::closed("browse, which has shown all there was,")));
+        }
+        // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
+        tokio::task::coop::consume_budget().await;
+        let browsing = self.core.options.mode == Mode::Browse && session.credit.free() > 0;
+        let filled = session.fill(&mut self.arrivals, &mut self.buffer).await;
+        self.shown = browsing && filled.is_ok() && self.buffer.is_empty();
+        let Err(error) = filled else { return Ok(()) };
         self.buffer.clear();
         self.session = None;
         session.kill();

@@ -98,8 +98,7 @@ fn check_id(id: &crate::id::MessageId) -> Result<()> {
     if id.is_minted() {
         return Ok(());
     }
-    let mut buffer = crate::id::IdText::default();
-    let text = id.text(&mut buffer);
+    let text = id.to_string();
     if text.is_empty() {
         return Err(Error::invalid("the message id is empty; leave it out to have one made"));
     }

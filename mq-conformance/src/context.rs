@@ -1,0 +1,236 @@
+//! What a scenario works with.
+
+use std::future::Future;
+use std::time::Duration;
+
+use mq_core::{
+    Ability, Client, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic, TopicSpec,
+};
+use mq_core::{Sharing, Topology};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::harness::{Hook, Patience, Setup};
+use crate::outcome::{Failed, Outcome};
+
+/// A client of a fresh namespace, and the means to wait for what is promised.
+#[derive(Debug)]
+pub struct Ctx {
+    /// The scenario's client.
+    pub client: Client,
+    /// How long to wait for what.
+    pub patience: Patience,
+    setup: Setup,
+    prefix: String,
+}
+
+impl Ctx {
+    pub(crate) async fn new(setup: Setup, patience: Patience, prefix: String) -> mq_core::Result<Self> {
+        let client = (setup.connect)(ClientOptions::new().with_prefix(&prefix)).await?;
+        Ok(Self { client, patience, setup, prefix })
+    }
+
+    /// Options with the scenario's prefix.
+    #[must_use]
+    pub fn options(&self) -> ClientOptions {
+        ClientOptions::new().with_prefix(&self.prefix)
+    }
+
+    /// One more client of the same broker and namespace.
+    ///
+    /// # Errors
+    /// The connect failed.
+    pub async fn second(&self) -> Outcome<Client> {
+        self.connect(self.options()).await
+    }
+
+    /// One more client of the same broker.
+    ///
+    /// # Errors
+    /// The connect failed.
+    pub async fn connect(&self, options: ClientOptions) -> Outcome<Client> {
+        Ok((self.setup.connect)(options).await?)
+    }
+
+    /// True if the backend offers it.
+    #[must_use]
+    pub fn can(&self, ability: Ability) -> bool {
+        self.client.capabilities().support(ability).is_offered()
+    }
+
+    /// True if a queue's consumers share it message by message.
+    #[must_use]
+    pub fn shares_messages(&self) -> bool {
+        self.client.capabilities().sharing == Sharing::PerMessage
+    }
+
+    /// A queue with the defaults, declared.
+    ///
+    /// # Errors
+    /// The declare failed.
+    pub async fn queue(&self, name: &str) -> Outcome<Queue> {
+        self.declare_queue(QueueSpec::new(name)).await
+    }
+
+    /// A queue that keeps one order: of parallelism 1.
+    ///
+    /// # Errors
+    /// The declare failed.
+    pub async fn ordered_queue(&self, name: &str) -> Outcome<Queue> {
+        self.declare_queue(QueueSpec::new(name).with_parallelism(1)).await
+    }
+
+    /// A queue, declared.
+    ///
+    /// # Errors
+    /// The declare failed.
+    pub async fn declare_queue(&self, spec: QueueSpec) -> Outcome<Queue> {
+        let queue = self.client.queue(&spec.name);
+        self.client.declare(Topology::new().queue(spec)).await?;
+        Ok(queue)
+    }
+
+    /// A topic, declared.
+    ///
+    /// # Errors
+    /// The declare failed.
+    pub async fn topic(&self, name: &str, partitions: u32) -> Outcome<Topic> {
+        self.client.declare(Topology::new().topic(TopicSpec::new(name).with_partitions(partitions))).await?;
+        Ok(self.client.topic(name))
+    }
+
+    /// Waits until every client must have seen the last change of the topology.
+    pub async fn topology_seen(&self) {
+        let lag = self.client.capabilities().limits.topology_lag;
+        if !lag.is_zero() {
+            sleep(lag.max(self.patience.topology)).await;
+        }
+    }
+
+    /// The next message, which must come.
+    ///
+    /// # Errors
+    /// None came within the fail-over time.
+    pub async fn next(&self, consumer: &mut Consumer) -> Outcome<Delivery> {
+        let within = self.patience.fail_over;
+        match consumer.recv_for(within).await? {
+            Some(delivery) => Ok(delivery),
+            None => Err(Failed::new(format!("no message came within {within:?}"))),
+        }
+    }
+
+    /// So many messages, held.
+    ///
+    /// # Errors
+    /// One did not come.
+    pub async fn take(&self, consumer: &mut Consumer, n: usize) -> Outcome<Vec<Delivery>> {
+        let mut taken = Vec::with_capacity(n);
+        for have in 0..n {
+            let next = self.next(consumer).await;
+            taken.push(next.map_err(|f| Failed { text: format!("{have} of {n} came: {}", f.text), ..f })?);
+        }
+        Ok(taken)
+    }
+
+    /// The texts of so many messages, in order, each acknowledged at once.
+    ///
+    /// # Errors
+    /// One did not come or cannot be settled.
+    pub async fn read(&self, consumer: &mut Consumer, n: usize) -> Outcome<Vec<String>> {
+        let mut texts = Vec::with_capacity(n);
+        while texts.len() < n {
+            let next = self.next(consumer).await;
+            let have = texts.len();
+            let delivery =
+                next.map_err(|f| Failed { text: format!("{have} of {n} came: {}", f.text), ..f })?;
+            texts.push(text(&delivery));
+            delivery.ack()?;
+        }
+        Ok(texts)
+    }
+
+    /// The texts of all that comes until it is quiet, acknowledged.
+    ///
+    /// # Errors
+    /// The consumer failed.
+    pub async fn drain(&self, consumer: &mut Consumer) -> Outcome<Vec<String>> {
+        let mut texts = Vec::new();
+        while let Some(delivery) = consumer.recv_for(self.patience.quiet).await? {
+            texts.push(text(&delivery));
+            delivery.ack()?;
+        }
+        Ok(texts)
+    }
+
+    /// Watches that nothing comes.
+    ///
+    /// # Errors
+    /// Something came.
+    pub async fn nothing(&self, consumer: &mut Consumer) -> Outcome {
+        match consumer.recv_for(self.patience.quiet).await? {
+            None => Ok(()),
+            Some(d) => Err(Failed::new(format!("nothing should have come, but `{}` did", text(&d)))),
+        }
+    }
+
+    /// Waits until a condition holds, looking at every tick.
+    ///
+    /// # Errors
+    /// It did not hold within the fail-over time.
+    pub async fn eventually<F, Fut>(&self, what: &str, mut condition: F) -> Outcome
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Outcome<bool>>,
+    {
+        let until = Instant::now() + self.patience.fail_over;
+        while !condition().await? {
+            if Instant::now() >= until {
+                return Err(Failed::new(format!("not within {:?}: {what}", self.patience.fail_over)));
+            }
+            sleep(self.patience.tick.min(Duration::from_millis(200))).await;
+        }
+        Ok(())
+    }
+
+    /// A call that must end within the fail-over time.
+    ///
+    /// # Errors
+    /// It hangs.
+    pub async fn ends<T>(&self, what: &str, call: impl Future<Output = T>) -> Outcome<T> {
+        let within = self.patience.fail_over;
+        timeout(within, call).await.map_err(|_| Failed::new(format!("{what} did not end within {within:?}")))
+    }
+
+    /// Kills the broker and starts it again.
+    ///
+    /// # Errors
+    /// It did not come back.
+    pub async fn restart(&self) -> Outcome {
+        self.hook(self.setup.restart.as_ref()).await
+    }
+
+    /// Cuts every connection.
+    ///
+    /// # Errors
+    /// It could not be done.
+    pub async fn disconnect(&self) -> Outcome {
+        self.hook(self.setup.disconnect.as_ref()).await
+    }
+
+    async fn hook(&self, hook: Option<&Hook>) -> Outcome {
+        let hook = hook.ok_or_else(|| Failed::new("the harness has no such hook"))?;
+        hook().await.map_err(|e| Failed::new(format!("the harness' hook failed: {e}")))
+    }
+
+    pub(crate) fn has(&self, hooks: crate::scenario::Hooks) -> bool {
+        match hooks {
+            crate::scenario::Hooks::None => true,
+            crate::scenario::Hooks::Restart => self.setup.restart.is_some(),
+            crate::scenario::Hooks::Disconnect => self.setup.disconnect.is_some(),
+        }
+    }
+}
+
+/// The payload as text, whatever it is.
+pub(crate) fn text(message: &Message) -> String {
+    String::from_utf8_lossy(message.payload()).into_owned()
+}

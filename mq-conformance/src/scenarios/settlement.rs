@@ -1,0 +1,239 @@
+//! A delivery is settled exactly once, and what is not settled comes again.
+
+use std::time::Duration;
+
+use mq_core::{Backoff, Kind, Message};
+
+use crate::context::{Ctx, text};
+use crate::outcome::{Outcome, check, check_eq, check_kind};
+use crate::scenario::scenarios;
+
+scenarios! {
+    "settlement";
+    acks_may_come_in_any_order [Queues];
+    what_is_requeued_comes_again_uncounted [Queues];
+    what_is_dropped_unsettled_comes_again_counted [Queues, Retry];
+    what_a_closed_consumer_held_comes_again_uncounted [Queues];
+    what_a_dead_client_held_comes_again [Queues];
+    a_delivery_is_void_when_its_consumer_is_closed [Queues];
+    a_delivery_is_void_after_a_cut [Queues] Disconnect;
+    a_detached_acker_settles_later [Queues];
+    retry_now_comes_again_with_the_next_attempt [Queues, Retry];
+    a_flushed_ack_holds_through_a_cut [Queues] Disconnect;
+    a_hold_can_be_extended [Queues];
+    mixed_settlements_of_one_batch [Queues, Retry];
+}
+
+async fn acks_may_come_in_any_order(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    for n in 0..6 {
+        queue.send(n.to_string()).await?;
+    }
+    let mut consumer = queue.consumer().open().await?;
+    let mut held = cx.take(&mut consumer, 6).await?;
+    for index in [5, 0, 2] {
+        held.remove(index.min(held.len() - 1)).ack()?;
+    }
+    let left: Vec<String> = held.iter().map(|d| text(d)).collect();
+    consumer.flush_acks().await?;
+    consumer.close().await?;
+    drop(held);
+    let mut again = queue.consumer().open().await?;
+    let mut got = cx.drain(&mut again).await?;
+    got.sort_unstable();
+    check_eq!(got, left, "exactly what was not acknowledged comes again");
+    Ok(())
+}
+
+async fn what_is_requeued_comes_again_uncounted(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send(Message::text("x").with_id("the-id").with_header("h", 1)).await?;
+    let mut consumer = queue.consumer().open().await?;
+    for _ in 0..4 {
+        let got = cx.next(&mut consumer).await?;
+        check_eq!(got.attempt(), 1, "the attempt of a message that was only given back");
+        check_eq!(got.id().map(ToString::to_string), Some("the-id".to_owned()), "its id");
+        check!(got.header("h").is_some(), "its header is gone");
+        got.requeue().await?;
+    }
+    cx.next(&mut consumer).await?.ack()?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn what_is_dropped_unsettled_comes_again_counted(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("x").await?;
+    let mut consumer = queue.consumer().open().await?;
+    drop(cx.next(&mut consumer).await?);
+    let again = cx.next(&mut consumer).await?;
+    check_eq!(
+        (text(&again), again.attempt()),
+        ("x".to_owned(), 2),
+        "a dropped delivery is a counted failure"
+    );
+    again.ack()?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn what_a_closed_consumer_held_comes_again_uncounted(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    for n in 0..10 {
+        queue.send(n.to_string()).await?;
+    }
+    let mut consumer = queue.consumer().prefetch(8).open().await?;
+    let held = cx.take(&mut consumer, 3).await?;
+    consumer.close().await?;
+    drop(held);
+    let mut next = queue.consumer().open().await?;
+    for delivery in cx.take(&mut next, 10).await? {
+        check_eq!((delivery.attempt(), delivery.deaths()), (1, 0), "a clean close counts nothing");
+        delivery.ack()?;
+    }
+    cx.nothing(&mut next).await
+}
+
+async fn what_a_dead_client_held_comes_again(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    for n in 0..10 {
+        queue.send(n.to_string()).await?;
+    }
+    let other = cx.second().await?;
+    let mut dead = other.queue("q").consumer().prefetch(5).open().await?;
+    let held = cx.take(&mut dead, 5).await?;
+    // The process is gone: nothing is settled, nothing is said.
+    std::mem::forget(held);
+    other.close().await?;
+    drop(dead);
+    let mut next = queue.consumer().open().await?;
+    check_eq!(cx.read(&mut next, 10).await?.len(), 10, "all of them, once");
+    cx.nothing(&mut next).await
+}
+
+async fn a_delivery_is_void_when_its_consumer_is_closed(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("x").await?;
+    let mut consumer = queue.consumer().open().await?;
+    let held = cx.next(&mut consumer).await?;
+    consumer.close().await?;
+    check_kind!(held.ack(), Kind::Fenced, "the ack of a delivery whose consumer is closed");
+    let mut next = queue.consumer().open().await?;
+    cx.next(&mut next).await?.ack()?;
+    cx.nothing(&mut next).await
+}
+
+async fn a_delivery_is_void_after_a_cut(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    for n in 0..3 {
+        queue.send(n.to_string()).await?;
+    }
+    let mut consumer = queue.consumer().open().await?;
+    let mut held = cx.take(&mut consumer, 3).await?;
+    cx.disconnect().await?;
+    let again = cx.take(&mut consumer, 3).await?;
+    check_eq!(again.len(), 3, "what was held comes again");
+    check_kind!(held.remove(0).ack(), Kind::Fenced, "an ack from before the cut");
+    let stale = held.remove(0).requeue().await;
+    check_kind!(stale, Kind::Fenced, "a requeue from before the cut");
+    drop(held);
+    for delivery in again {
+        check_eq!(delivery.attempt(), 1, "a cut is no failure of the handler");
+        delivery.ack()?;
+    }
+    cx.nothing(&mut consumer).await
+}
+
+async fn a_detached_acker_settles_later(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("kept").await?;
+    queue.send("given back").await?;
+    let mut consumer = queue.consumer().open().await?;
+    let (mut messages, mut ackers) = (Vec::new(), Vec::new());
+    for delivery in cx.take(&mut consumer, 2).await? {
+        let (message, acker) = delivery.detach();
+        messages.push(text(&message));
+        ackers.push((text(&message), acker));
+    }
+    messages.sort_unstable();
+    check_eq!(messages, ["given back", "kept"], "the detached messages");
+    for (name, acker) in ackers {
+        if name == "kept" {
+            acker.ack()?;
+        } else {
+            acker.into_delivery().requeue().await?;
+        }
+    }
+    check_eq!(cx.drain(&mut consumer).await?, ["given back"], "what comes again");
+    Ok(())
+}
+
+async fn retry_now_comes_again_with_the_next_attempt(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send(Message::text("x").with_id("stable").with_key("k").with_header("h", "v")).await?;
+    let mut consumer = queue.consumer().open().await?;
+    for attempt in 1..=3 {
+        let got = cx.next(&mut consumer).await?;
+        check_eq!(got.attempt(), attempt, "the attempt");
+        check_eq!(got.id().map(ToString::to_string), Some("stable".to_owned()), "the id");
+        check_eq!(got.key(), Some(&b"k"[..]), "the key");
+        check_eq!(got.header("h").and_then(|h| h.as_str()), Some("v"), "the header");
+        got.retry_after(Duration::ZERO, "not yet").await?;
+    }
+    let last = cx.next(&mut consumer).await?;
+    check_eq!(last.trail().and_then(|t| t.error.as_deref()), Some("not yet"), "the last error");
+    last.ack()?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn a_flushed_ack_holds_through_a_cut(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    for n in 0..20 {
+        queue.send(n.to_string()).await?;
+    }
+    let mut consumer = queue.consumer().open().await?;
+    let acked = cx.read(&mut consumer, 20).await?;
+    consumer.flush_acks().await?;
+    // Where the broker does not confirm acks, they are durable when the ack bound is over.
+    tokio::time::sleep(cx.patience.ack_bound).await;
+    cx.disconnect().await?;
+    queue.send("new").await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["new"], "after {} flushed acks", acked.len());
+    Ok(())
+}
+
+async fn a_hold_can_be_extended(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("slow").await?;
+    let mut consumer = queue.consumer().open().await?;
+    let held = cx.next(&mut consumer).await?;
+    held.extend(Duration::from_secs(60)).await?;
+    cx.nothing(&mut consumer).await?;
+    held.ack()?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn mixed_settlements_of_one_batch(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    for name in ["ack", "requeue", "retry", "bury"] {
+        queue.send(name).await?;
+    }
+    let policy = Backoff::fixed(Duration::ZERO).max_attempts(5);
+    let mut consumer = queue.consumer().retry(policy).open().await?;
+    for delivery in cx.take(&mut consumer, 4).await? {
+        match text(&delivery).as_str() {
+            "ack" => delivery.ack()?,
+            "requeue" => delivery.requeue().await?,
+            "retry" => delivery.retry("again").await?,
+            _ => delivery.dead_letter("useless").await?,
+        }
+    }
+    let mut again = Vec::new();
+    for delivery in cx.take(&mut consumer, 2).await? {
+        again.push((text(&delivery), delivery.attempt()));
+        delivery.ack()?;
+    }
+    again.sort_unstable();
+    check_eq!(again, [("requeue".to_owned(), 1), ("retry".to_owned(), 2)], "what comes again");
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    check_eq!(cx.drain(&mut dead).await?, ["bury"], "the dead letters");
+    cx.nothing(&mut consumer).await
+}
