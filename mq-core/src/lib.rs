@@ -37,6 +37,7 @@ mod topology;
 mod trail;
 mod transaction;
 pub mod url;
+pub mod watermark;
 mod window;
 
 pub use backoff::{Backoff, RetryPolicy};
