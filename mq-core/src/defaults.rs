@@ -66,3 +66,6 @@ pub const HALF_MAX_CHECKS: u32 = 15;
 pub const DEDUP_IDS: usize = 100_000;
 /// How long a deduplication window in memory remembers an id.
 pub const DEDUP_AGE: Duration = secs(600);
+/// When a deduplication window in memory lets the claim of a handler end that never came back: a little more than a
+/// handler may work.
+pub const DEDUP_CLAIM: Duration = secs(330);
