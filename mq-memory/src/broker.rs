@@ -117,6 +117,9 @@ impl Broker {
         for queue in self.names.queues() {
             queue.reclaim(self);
         }
+        for topic in self.names.topics() {
+            topic.reclaim(self);
+        }
     }
 
     /// Refuses a message that can never be held.

@@ -15,6 +15,7 @@ use crate::link::{Link, Opened};
 use crate::names::Object;
 use crate::producer::{MemoryProducer, To};
 use crate::queue::{Browser, QueueConsumer};
+use crate::topic::{Topic, TopicConsumer};
 
 /// A connection to a memory broker. Dropping it closes it.
 #[derive(Debug)]
@@ -62,6 +63,17 @@ impl MemoryConnection {
         self.link.register(consumer.reader.id, opened)?;
         Ok(From::Queue(consumer))
     }
+
+    fn open_on_topic(&self, topic: &Arc<Topic>, options: &ConsumerOptions) -> Result<From> {
+        match &options.mode {
+            Mode::Browse => self.demand(Ability::Browse)?,
+            Mode::Broadcast => self.demand(Ability::Broadcast)?,
+            _ => {}
+        }
+        let consumer = TopicConsumer::open(&self.broker, topic, options)?;
+        self.link.register(consumer.reader.id, Opened::Topic(Arc::clone(&consumer.reader)))?;
+        Ok(From::Topic(consumer))
+    }
 }
 
 impl Connection for MemoryConnection {
@@ -93,7 +105,7 @@ impl Connection for MemoryConnection {
                 self.broker.check_owner(&queue, self.link.id)?;
                 To::Queue(queue)
             }
-            Object::Topic(_) => return Err(target.not_found()),
+            Object::Topic(topic) => To::Topic(topic),
         };
         Ok(MemoryProducer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), to })
     }
@@ -109,7 +121,7 @@ impl Connection for MemoryConnection {
         self.link.check()?;
         let from = match self.broker.names.find(&options.source)? {
             Object::Queue(_) => self.open_on_queue(options)?,
-            Object::Topic(_) => return Err(options.source.not_found()),
+            Object::Topic(topic) => self.open_on_topic(&topic, options)?,
         };
         Ok(MemoryConsumer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), from })
     }

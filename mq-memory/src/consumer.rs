@@ -9,6 +9,7 @@ use mq_core::{Error, Result};
 use crate::broker::Broker;
 use crate::link::Link;
 use crate::queue::{Browser, QueueConsumer};
+use crate::topic::TopicConsumer;
 
 /// A consumer of a memory broker. Dropping it gives back what it holds, uncounted.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct MemoryConsumer {
 pub(crate) enum From {
     Queue(QueueConsumer),
     Browse(Browser),
+    Topic(TopicConsumer),
 }
 
 fn browsing(what: &'static str) -> Error {
@@ -33,6 +35,7 @@ impl Consumer for MemoryConsumer {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         match &self.from {
             From::Queue(queue) => queue.receive(into, max, wait).await,
+            From::Topic(topic) => topic.receive(into, max, wait).await,
             From::Browse(browser) => {
                 self.link.check()?;
                 browser.receive(&self.broker, into, max, wait).await
@@ -43,6 +46,7 @@ impl Consumer for MemoryConsumer {
     fn ack(&self, tags: &[Tag]) -> AckNow {
         match &self.from {
             From::Queue(queue) => queue.ack(tags),
+            From::Topic(topic) => topic.ack(tags),
             From::Browse(_) => AckNow::Done,
         }
     }
@@ -50,6 +54,7 @@ impl Consumer for MemoryConsumer {
     async fn flush(&self) -> Result<Flushed> {
         match &self.from {
             From::Queue(queue) => queue.flush(),
+            From::Topic(topic) => topic.flush(),
             From::Browse(_) => Ok(Flushed::Confirmed),
         }
     }
@@ -57,12 +62,14 @@ impl Consumer for MemoryConsumer {
     async fn settle(&self, tag: Tag, how: Settle) -> Result<()> {
         match &self.from {
             From::Queue(queue) => queue.settle(tag, how),
+            From::Topic(topic) => topic.settle(tag, how),
             From::Browse(_) => Err(browsing("settled")),
         }
     }
 
     async fn control(&self, control: Control) -> Result<()> {
         match (&self.from, control) {
+            (From::Topic(topic), control) => topic.control(control),
             (From::Queue(queue), Control::Pause) => queue.pause(true),
             (From::Queue(queue), Control::Resume) => queue.pause(false),
             (From::Queue(_), _) => Err(Error::unsupported("a queue has no position to seek; use a topic")),
@@ -76,6 +83,10 @@ impl Consumer for MemoryConsumer {
                 self.link.forget(queue.reader.id);
                 queue.end(Error::closed("consumer"), false);
             }
+            From::Topic(topic) => {
+                self.link.forget(topic.reader.id);
+                topic.end(Error::closed("consumer"), false);
+            }
             From::Browse(_) => {}
         }
         Ok(())
@@ -84,8 +95,10 @@ impl Consumer for MemoryConsumer {
 
 impl Drop for MemoryConsumer {
     fn drop(&mut self) {
-        if let From::Queue(queue) = &self.from {
-            self.link.forget(queue.reader.id);
+        match &self.from {
+            From::Queue(queue) => self.link.forget(queue.reader.id),
+            From::Topic(topic) => self.link.forget(topic.reader.id),
+            From::Browse(_) => {}
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::broker::{Broker, next_id};
 use crate::queue::{Queue, Reader};
 use crate::sync::Mutex;
+use crate::topic::TopicReader;
 
 /// Events that a connection keeps until they are read; later ones are dropped, except its end.
 const MAX_EVENTS: usize = 1024;
@@ -19,6 +20,7 @@ const MAX_EVENTS: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) enum Opened {
     Queue(Arc<Queue>, Arc<Reader>),
+    Topic(Arc<TopicReader>),
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl Link {
         for opened in consumers.into_values() {
             match opened {
                 Opened::Queue(queue, reader) => reader.end(broker, &queue, why.clone(), died),
+                Opened::Topic(reader) => reader.end(broker, why.clone(), died),
             }
         }
         broker.disconnected(self.id);

@@ -160,6 +160,11 @@ impl Names {
         self.exchanges.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
+    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
+        let topic = |o: &Object| if let Object::Topic(t) = o { Some(Arc::clone(t)) } else { None };
+        self.read().values().filter_map(topic).collect()
+    }
+
     /// Exclusive queues of a connection.
     pub(crate) fn owned_by(&self, link: u64) -> Vec<Arc<Queue>> {
         self.queues().into_iter().filter(|q| q.owner == Some(link)).collect()

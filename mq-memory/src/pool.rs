@@ -53,6 +53,11 @@ impl Pool {
     /// is full.
     pub(crate) fn take(&self, local: &mut Credit, weight: u32) -> bool {
         let weight = u64::from(weight);
+        // Nothing is drawn in vain: a send that has to wait would give it back, and so wake itself and others for
+        // nothing, for ever.
+        if !self.has_room(*local, weight) {
+            return false;
+        }
         if local.messages == 0 {
             local.messages = draw(&self.messages, self.max.messages, 1, self.chunk.messages);
         }
@@ -78,6 +83,13 @@ impl Pool {
             return Err(());
         }
         Ok(())
+    }
+
+    fn has_room(&self, local: Credit, weight: u64) -> bool {
+        let messages = local.messages > 0 || self.messages.load(Ordering::Acquire) < self.max.messages;
+        let missing = weight.saturating_sub(local.bytes);
+        messages
+            && (missing == 0 || self.bytes.load(Ordering::Acquire).saturating_add(missing) <= self.max.bytes)
     }
 
     /// As [`take`](Self::take), beyond the bound if it must be: for copies that the broker itself makes.

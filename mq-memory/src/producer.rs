@@ -8,6 +8,7 @@ use mq_core::driver::{Batch, Producer};
 use crate::broker::Broker;
 use crate::link::Link;
 use crate::queue::Queue;
+use crate::topic::Topic;
 
 /// A producer of a memory broker. The hand-over of a message is its confirm.
 #[derive(Debug)]
@@ -21,12 +22,14 @@ pub struct MemoryProducer {
 #[derive(Debug)]
 pub(crate) enum To {
     Queue(Arc<Queue>),
+    Topic(Arc<Topic>),
 }
 
 impl Producer for MemoryProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
         match &self.to {
             To::Queue(queue) => queue.send_batch(&self.broker, batch, || self.link.check()).await,
+            To::Topic(topic) => topic.send_batch(&self.broker, batch, || self.link.check()).await,
         }
     }
 

@@ -22,6 +22,7 @@ impl MemoryConnection {
             Change::Unbind(binding) => {
                 Ok(done(self.both(binding).is_ok_and(|(exchange, queue)| exchange.unbind(&queue, binding))))
             }
+            Change::DeclareTopic(spec) => self.declare_topic(spec),
             Change::Delete(sort, name) => self.delete(*sort, name),
             Change::Purge(name) => {
                 let removed = self.broker.queue(name, self.link.id)?.purge(&self.broker);
@@ -105,6 +106,10 @@ impl MemoryConnection {
             (Sort::Exchange, _) => {
                 Ok(done(self.broker.names.remove_exchange(name).inspect(|e| e.delete()).is_some()))
             }
+            (Sort::Group, _) => {
+                let deleted = self.broker.names.topics().iter().filter(|t| t.delete_group(name)).count();
+                Ok(if deleted > 0 { Applied::Done } else { Applied::Unchanged })
+            }
             _ => Ok(Applied::Unchanged),
         }
     }
@@ -113,7 +118,7 @@ impl MemoryConnection {
         self.demand(Ability::CancelScheduled)?;
         let cancelled = match self.broker.names.find(target)? {
             Object::Queue(queue) => queue.cancel(&self.broker, id),
-            Object::Topic(_) => false,
+            Object::Topic(topic) => topic.cancel(&self.broker, id),
         };
         if cancelled { Ok(Applied::Done) } else { Err(Error::not_found("message", &id.to_string())) }
     }
@@ -122,6 +127,8 @@ impl MemoryConnection {
         match query {
             Query::Exists(sort, name) => Ok(Described::Exists(self.exists(*sort, name))),
             Query::Depth(name) => Ok(Described::Depth(self.broker.queue(name, self.link.id)?.depth())),
+            Query::Partitions(name) => Ok(Described::Partitions(self.topic(name)?.ranges(&self.broker)?)),
+            Query::Lag { topic, group } => Ok(Described::Lag(self.topic(topic)?.lag(&self.broker, group)?)),
             other => Err(Error::unsupported(format!("memory cannot answer this: {other:?}"))),
         }
     }
@@ -129,6 +136,9 @@ impl MemoryConnection {
     fn exists(&self, sort: Sort, name: &str) -> bool {
         if sort == Sort::Exchange {
             return self.broker.names.exchange(name).is_some();
+        }
+        if sort == Sort::Group {
+            return self.broker.names.topics().iter().any(|t| t.has_group(name));
         }
         matches!(
             (sort, self.broker.names.get(name)),

@@ -8,11 +8,11 @@ mod group;
 mod group_tests;
 mod log;
 mod part;
-mod partition;
 mod reading;
 mod seat;
 mod send;
 mod state;
+mod topology;
 mod tracker;
 
 use std::sync::{Arc, MutexGuard, Weak};

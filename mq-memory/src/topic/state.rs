@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::driver::{Count, PartitionRange, Position, Start};
+use mq_core::protocol::partition::partition;
 use mq_core::{Message, MessageId, Timestamp};
 
 use super::assign::Member;
 use super::group::{Group, number};
 use super::log::{Log, position};
-use super::partition;
 use super::seat::Seat;
 use crate::pool::Credit;
 
@@ -77,7 +77,7 @@ impl State {
 
     fn place(&mut self, message: &Message) -> usize {
         if let Some(key) = message.key() {
-            return partition::of_key(key, self.logs.len());
+            return partition(key, u32::try_from(self.logs.len()).unwrap_or(u32::MAX)) as usize;
         }
         self.robin = (self.robin + 1) % self.logs.len();
         self.robin

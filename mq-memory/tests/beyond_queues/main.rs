@@ -1,0 +1,5 @@
+//! Topics, transactions, half messages and faults of the memory broker, through the driver traits, on a virtual
+//! clock.
+
+mod support;
+mod topics;
