@@ -88,12 +88,12 @@ impl<T> Watermark<T> {
         if self.next.is_some_and(|next| offset < next) {
             return Arrival::Skip;
         }
-        while self.skip.front().is_some_and(|r| r.end <= offset) {
-            self.skip.pop_front();
-        }
-        let known = self.skip.front().is_some_and(|r| r.contains(&offset));
+        let known = self.skip.iter().find(|r| r.end > offset).is_some_and(|r| r.start <= offset);
         if !known && self.oldest().is_some_and(|oldest| offset - oldest >= self.max_span) {
             return Arrival::Full;
+        }
+        while self.skip.front().is_some_and(|r| r.end <= offset) {
+            self.skip.pop_front();
         }
         self.next = Some(offset.saturating_add(1));
         if known {

@@ -71,6 +71,14 @@ fn the_span_is_bounded_and_an_ack_makes_room() {
 }
 
 #[test]
+fn a_message_that_finds_no_room_changes_nothing() {
+    let mut w = Watermark::restore(0, vec![2..3]).with_max_span(3);
+    assert_eq!(w.arrived(0, ()), Arrival::Deliver);
+    let before = commit(&w);
+    assert_eq!((w.arrived(4, ()), commit(&w)), (Arrival::Full, before));
+}
+
+#[test]
 fn what_the_broker_removed_is_done() {
     let mut w = Watermark::restore(0, vec![6..8, 20..22]);
     for offset in 0..5 {
