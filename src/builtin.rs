@@ -15,7 +15,11 @@ pub fn registry() -> Registry {
     let registry = registry.with(mq_rabbit::backend());
     #[cfg(not(feature = "rabbit"))]
     let registry = registry.with(Backend::absent(&["amqp", "amqps"], "rabbit"));
-    registry.with(Backend::absent(&["kafka"], "kafka")).with(Backend::absent(&["rocketmq"], "rocketmq"))
+    #[cfg(feature = "kafka")]
+    let registry = registry.with(mq_kafka::backend());
+    #[cfg(not(feature = "kafka"))]
+    let registry = registry.with(Backend::absent(&["kafka"], "kafka"));
+    registry.with(Backend::absent(&["rocketmq"], "rocketmq"))
 }
 
 /// Connects to the broker that a URL names, with the defaults.

@@ -19,6 +19,12 @@ pub mod rabbit {
     pub use mq_rabbit::{RabbitConfig, RabbitConnector, backend};
 }
 
+/// Kafka: configuration and connector.
+#[cfg(feature = "kafka")]
+pub mod kafka {
+    pub use mq_kafka::{GroupProtocol, KafkaConfig, KafkaConnector, Mechanism, backend};
+}
+
 /// What most programs use, for `use mq::prelude::*`.
 pub mod prelude {
     pub use crate::driver::{Start, Target, Verdict};

@@ -1,11 +1,15 @@
 //! What a connection is made of, with safe defaults.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use mq_core::{Error, Result, defaults};
+use mq_core::url::{Host, Url};
+use mq_core::{Error, Result, Secret, defaults};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+
+use crate::security::{Mechanism, Security};
 
 /// Properties of librdkafka that the backend's promises rest on: they cannot be overridden.
 const OWNED: &[&str] = &[
@@ -26,6 +30,11 @@ const OWNED: &[&str] = &[
     "queue.buffering.max.kbytes",
     "queue.buffering.max.messages",
     "request.required.acks",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
     "transactional.id",
 ];
 
@@ -47,17 +56,18 @@ pub enum GroupProtocol {
 /// Defaults: all acks, idempotent producer, no linger, murmur2 partitions as in Kafka's Java client, explicit
 /// commits, `read_committed`, session time-out 10 s, 4 MiB of prefetched messages per consumer.
 #[derive(Clone)]
-pub struct Config {
+pub struct KafkaConfig {
     pub(crate) hosts: Vec<String>,
     pub(crate) client_id: String,
     pub(crate) protocol: GroupProtocol,
     pub(crate) session_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) replication: Option<u32>,
+    pub(crate) security: Security,
     properties: Vec<(String, String)>,
 }
 
-impl Config {
+impl KafkaConfig {
     /// A connection to one of these `host:port` pairs, without encryption and credentials.
     #[must_use]
     pub fn new<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
@@ -68,8 +78,85 @@ impl Config {
             session_timeout: defaults::HEARTBEAT,
             delivery_timeout: defaults::SEND_DEADLINE,
             replication: None,
+            security: Security::default(),
             properties: Vec::new(),
         }
+    }
+
+    /// Reads `kafka://user:password@host:9092,host:9092?key=value`. The keys are listed in the documentation of
+    /// this crate; the core's own keys are left alone.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](mq_core::Kind::ConfigInvalid) for anything that is not understood.
+    pub fn from_url(text: &str) -> Result<Self> {
+        Self::from_parsed(&Url::parse(text)?)
+    }
+
+    /// As [`from_url`](Self::from_url), from a URL that has been taken apart already.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](mq_core::Kind::ConfigInvalid) for anything that is not understood.
+    pub fn from_parsed(url: &Url) -> Result<Self> {
+        if url.scheme() != "kafka" {
+            return Err(Error::config("a Kafka URL starts with kafka://"));
+        }
+        if url.path().is_some_and(|path| !path.is_empty()) {
+            return Err(Error::config("a Kafka URL has no path; name the namespace with the key `prefix`"));
+        }
+        let (common, rest) = url.clone().split_common()?;
+        let mut query = rest.query();
+        let hosts = url.hosts().iter().map(|host| address(host));
+        let mut config = Self::new(hosts);
+        config.security = Security::from_query(url, &mut query)?;
+        config.protocol = match query.take_str("group_protocol").as_deref() {
+            None | Some("classic") => GroupProtocol::Classic,
+            Some("consumer") => GroupProtocol::Consumer,
+            Some(_) => return Err(Error::config("the URL key `group_protocol` is not classic or consumer")),
+        };
+        config.session_timeout = query.take_duration("session_timeout")?.unwrap_or(config.session_timeout);
+        config.delivery_timeout = common.send_timeout.unwrap_or(config.delivery_timeout);
+        config.replication = query.take_u32("replication")?;
+        config.client_id = common.name.unwrap_or(config.client_id);
+        config.properties = query.take_prefixed("rdkafka.");
+        query.finish()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Uses TLS, and takes certificates that this CA has signed (PEM file) instead of the system's. Needs the
+    /// feature `tls`.
+    #[must_use]
+    pub fn tls(mut self, ca: Option<PathBuf>) -> Self {
+        (self.security.tls, self.security.ca) = (true, ca);
+        self
+    }
+
+    /// Shows this client certificate and its key (both PEM files) to the broker.
+    #[must_use]
+    pub fn identity(mut self, certificate: PathBuf, key: PathBuf) -> Self {
+        self.security.identity = Some((certificate, key));
+        self
+    }
+
+    /// Proves who we are by SASL.
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        mechanism: Mechanism,
+        user: impl Into<String>,
+        password: impl Into<Secret>,
+    ) -> Self {
+        self.security.login = Some((user.into(), password.into()));
+        self.security.mechanism = mechanism;
+        self
+    }
+
+    /// Sends the password in clear to hosts beyond loopback. Refused without this, because anybody on the way
+    /// could read it.
+    #[must_use]
+    pub fn danger_allow_plain_password(mut self) -> Self {
+        self.security.plain_anywhere = true;
+        self
     }
 
     /// The name that the broker shows for this client. Default `mq`.
@@ -129,7 +216,7 @@ impl Config {
                 )));
             }
         }
-        Ok(())
+        self.security.check(&self.hosts)
     }
 
     fn base(&self) -> ClientConfig {
@@ -144,6 +231,7 @@ impl Config {
             .set("log.connection.close", "false")
             .set("enable.metrics.push", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
+        self.security.apply(&mut c);
         c
     }
 
@@ -203,17 +291,24 @@ impl Config {
     }
 }
 
-impl fmt::Debug for Config {
+/// `host:port` as librdkafka reads it; the port is 9092 unless given.
+fn address(host: &Host) -> String {
+    let name = if host.name.contains(':') { format!("[{}]", host.name) } else { host.name.clone() };
+    format!("{name}:{}", host.port.unwrap_or(9092))
+}
+
+impl fmt::Debug for KafkaConfig {
     /// Shows names of properties, never their values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.properties.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Config")
+        f.debug_struct("KafkaConfig")
             .field("hosts", &self.hosts)
             .field("client_id", &self.client_id)
             .field("protocol", &self.protocol)
             .field("session_timeout", &self.session_timeout)
             .field("delivery_timeout", &self.delivery_timeout)
             .field("replication", &self.replication)
+            .field("security", &self.security)
             .field("properties", &names)
             .finish_non_exhaustive()
     }
@@ -225,7 +320,7 @@ mod tests {
 
     #[test]
     fn librdkafka_takes_every_default() {
-        let c = Config::new(["127.0.0.1:1"]);
+        let c = KafkaConfig::new(["127.0.0.1:1"]);
         for config in [c.producer(), c.admin(), c.consumer(""), c.consumer("g")] {
             config.create_native_config().unwrap();
         }
@@ -234,10 +329,50 @@ mod tests {
 
     #[test]
     fn owned_properties_are_refused_and_values_hidden() {
-        let c = Config::new(["h:1"]).property("enable.auto.commit", "true");
+        let c = KafkaConfig::new(["h:1"]).property("enable.auto.commit", "true");
         assert_eq!(c.check().unwrap_err().kind(), mq_core::Kind::ConfigInvalid);
-        assert!(Config::new([""; 0]).check().is_err());
-        let c = Config::new(["h:1"]).property("sasl.password", "sesame");
+        assert!(KafkaConfig::new([""; 0]).check().is_err());
+        let c = KafkaConfig::new(["h:1"]).property("ssl.key.password", "sesame");
         assert!(c.check().is_ok() && !format!("{c:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn urls() {
+        let url = "kafka://u:p%40@127.0.0.1,[::1]:9?group_protocol=consumer&rdkafka.linger.ms=5&name=x";
+        let c = KafkaConfig::from_url(url).unwrap();
+        assert_eq!((c.hosts.join(" ").as_str(), c.client_id.as_str()), ("127.0.0.1:9092 [::1]:9", "x"));
+        assert_eq!(c.protocol, GroupProtocol::Consumer);
+        assert_eq!(c.producer().get("linger.ms"), Some("5"));
+        assert_eq!(c.producer().get("sasl.password"), Some("p@"));
+        assert!(!format!("{c:?}").contains("p@"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for bad in [
+            "kafka://",
+            "amqp://h",
+            "kafka://h?nope=1",
+            "kafka://h/path",
+            "kafka://h?rdkafka.acks=0",
+            "kafka://h?group_protocol=x",
+            "kafka://h?ca=x.pem",
+            "kafka://h?tls=true&cert=x.pem",
+            "kafka://u:p@example.com",
+            "kafka://u@h",
+        ] {
+            let refused = KafkaConfig::from_url(bad).unwrap_err();
+            assert_eq!(refused.kind(), mq_core::Kind::ConfigInvalid, "{bad}");
+        }
+        assert!(KafkaConfig::from_url("kafka://u:p@example.com?allow_plain_password=true").is_ok());
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn what_is_not_compiled_in_names_the_feature() {
+        for url in ["kafka://h?tls=true", "kafka://u:p@localhost?mechanism=SCRAM-SHA-256"] {
+            let refused = KafkaConfig::from_url(url).unwrap_err().to_string();
+            assert!(refused.contains("feature `tls`"), "{refused}");
+        }
     }
 }

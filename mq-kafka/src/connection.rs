@@ -8,7 +8,7 @@ use mq_core::driver::{
     self, Applied, Change, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Query, Target,
     TransactionOptions, Unsupported,
 };
-use mq_core::{Error, Kind, Result, defaults};
+use mq_core::{Backend, Error, Kind, Result, defaults};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::Client;
@@ -17,13 +17,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::config::Config;
-use crate::consumer::{self, Consumer};
+use crate::config::KafkaConfig;
+use crate::consumer::{self, KafkaConsumer};
 use crate::context::{Quiet, Sending, Sent};
 use crate::detach::Detached;
 use crate::event::Events;
 use crate::gate::Gate;
-use crate::producer::Producer;
+use crate::producer::KafkaProducer;
 use crate::topic::Topics;
 use crate::{capability, describe, error, lock, topology};
 
@@ -34,39 +34,49 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// Makes connections to a Kafka cluster.
 #[derive(Clone, Debug)]
-pub struct Connector {
-    config: Arc<Config>,
+pub struct KafkaConnector {
+    config: Arc<KafkaConfig>,
 }
 
-impl Connector {
+impl KafkaConnector {
     /// With this configuration.
     ///
     /// # Errors
     /// [`ConfigInvalid`](Kind::ConfigInvalid) for what cannot work.
-    pub fn new(config: Config) -> Result<Self> {
+    pub fn new(config: KafkaConfig) -> Result<Self> {
         config.check()?;
         Ok(Self { config: Arc::new(config) })
     }
 }
 
-impl driver::Connector for Connector {
-    type Connection = Connection;
+impl driver::Connector for KafkaConnector {
+    type Connection = KafkaConnection;
 
-    async fn connect(&self) -> Result<Connection> {
+    async fn connect(&self) -> Result<KafkaConnection> {
         let config = Arc::clone(&self.config);
         // A caller that does not wait any longer drops the result, on the blocking thread.
         let link = blocking(move || Link::open(config)).await?;
-        Ok(Connection { link: Arc::new(link) })
+        Ok(KafkaConnection { link: Arc::new(link) })
     }
 }
 
 /// A record on its way to the shared producer.
 pub(crate) type Record<'a> = BaseRecord<'a, [u8], [u8], Box<Sent>>;
 
+/// The backend for a registry: serves `kafka://` URLs.
+#[must_use]
+pub fn backend() -> Backend {
+    Backend::new(&["kafka"], |url, options| {
+        let config = KafkaConfig::from_parsed(url)?;
+        let named = options.name().is_empty();
+        KafkaConnector::new(if named { config } else { config.client_id(options.name()) })
+    })
+}
+
 /// What all roles of a connection share.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Arc<KafkaConfig>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) events: Arc<Events>,
     pub(crate) topics: Topics,
@@ -90,7 +100,7 @@ where
 impl Link {
     /// The producer comes first: it fetches its id while the rest goes on, else its first confirm would wait for
     /// half a second.
-    fn open(config: Arc<Config>) -> Result<Self> {
+    fn open(config: Arc<KafkaConfig>) -> Result<Self> {
         let (gate, events) = (Arc::new(Gate::new()), Arc::new(Events::default()));
         let sending = Sending { gate: Arc::clone(&gate), events: Arc::clone(&events) };
         let producer: Detached<ThreadedProducer<Sending>> = Detached::new(make(&config.producer(), sending)?);
@@ -206,14 +216,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// A connection to a Kafka cluster: one shared producer, and a consumer of its own for each consumer.
 #[derive(Debug)]
-pub struct Connection {
+pub struct KafkaConnection {
     pub(crate) link: Arc<Link>,
 }
 
-impl driver::Connection for Connection {
-    type Producer = Producer;
+impl driver::Connection for KafkaConnection {
+    type Producer = KafkaProducer;
     type Exchange = Unsupported;
-    type Consumer = Consumer;
+    type Consumer = KafkaConsumer;
     type Transaction = Unsupported;
     type Half = Unsupported;
     type HalfLog = Unsupported;
@@ -230,17 +240,17 @@ impl driver::Connection for Connection {
         describe::answer(&self.link, query).await
     }
 
-    async fn open_producer(&self, target: &Target) -> Result<Producer> {
+    async fn open_producer(&self, target: &Target) -> Result<KafkaProducer> {
         self.link.require(target).await?;
-        Ok(Producer::new(Arc::clone(&self.link), self.link.topics.get(target)))
+        Ok(KafkaProducer::new(Arc::clone(&self.link), self.link.topics.get(target)))
     }
 
     async fn open_exchange(&self, _: &str) -> Result<Unsupported> {
         Err(capability::absent("exchanges are routed by the core"))
     }
 
-    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<Consumer> {
-        Consumer::open(&self.link, options).await
+    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<KafkaConsumer> {
+        KafkaConsumer::open(&self.link, options).await
     }
 
     async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {

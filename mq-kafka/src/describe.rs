@@ -80,9 +80,9 @@ fn behind(link: &Link, group: &str, topic: &str, partitions: &[i32]) -> Result<V
     let mut found = Vec::with_capacity(stored.len());
     for (partition, stored) in stored {
         let (low, high) = watermarks(link, topic, partition)?;
-        let (base, ahead) = stored.unwrap_or((low, Vec::new()));
-        let ahead: i64 = ahead.iter().map(|r| r.end - r.start.max(low).min(r.end)).sum();
-        let left = (high - base.max(low)).saturating_sub(ahead);
+        let place = stored.unwrap_or_default();
+        let ahead: i64 = place.ahead.iter().map(|r| r.end - r.start.max(low).min(r.end)).sum();
+        let left = (high - place.base.max(low)).saturating_sub(ahead);
         found.push((partition, high, u64::try_from(left).unwrap_or(0)));
     }
     Ok(found)

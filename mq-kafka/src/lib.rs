@@ -12,13 +12,15 @@ mod error;
 mod event;
 mod gate;
 mod producer;
+mod security;
 mod topic;
 mod topology;
 
-pub use config::{Config, GroupProtocol};
-pub use connection::{Connection, Connector};
-pub use consumer::Consumer;
-pub use producer::Producer;
+pub use config::{GroupProtocol, KafkaConfig};
+pub use connection::{KafkaConnection, KafkaConnector, backend};
+pub use consumer::KafkaConsumer;
+pub use producer::KafkaProducer;
+pub use security::Mechanism;
 
 /// A lock whose holder never panics half-way through a change.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -13,12 +13,12 @@ use crate::{convert, error};
 
 /// Sends to one queue or topic, over the connection's shared native producer.
 #[derive(Debug)]
-pub struct Producer {
+pub struct KafkaProducer {
     link: Arc<Link>,
     flight: Arc<Flight>,
 }
 
-impl Producer {
+impl KafkaProducer {
     pub(crate) fn new(link: Arc<Link>, topic: Arc<Topic>) -> Self {
         Self { link, flight: Flight::new(topic) }
     }
@@ -39,7 +39,7 @@ impl Producer {
     }
 }
 
-impl driver::Producer for Producer {
+impl driver::Producer for KafkaProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
         while let Some(item) = batch.peek() {
             self.check().await?;

@@ -15,6 +15,9 @@ use mq_core::{HeaderValue, Kind, Message, QueueSpec, Timestamp, TopicSpec};
 use support::{Bed, config, name, send, sorted, texts};
 
 fn main() -> ExitCode {
+    if let Ok(queue) = std::env::var(VICTIM) {
+        victim(&queue);
+    }
     let arguments = Arguments::from_args();
     let missing = support::url("MQ_KAFKA_URL", "kafka").is_none();
     if missing && std::env::var_os("CI").is_none() {
@@ -23,6 +26,32 @@ fn main() -> ExitCode {
     let ignored = missing && std::env::var_os("CI").is_none();
     let trials = trials().into_iter().map(|t| t.with_ignored_flag(ignored)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Set for a child process that dies while it holds a message of this queue.
+const VICTIM: &str = "MQ_KAFKA_TEST_VICTIM";
+
+/// Takes a message and dies without a word.
+fn victim(queue: &str) -> ! {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bed = Bed::new().await;
+        let mut inbox = bed.shared(queue).await;
+        let got = inbox.take(2).await;
+        // One of them is done with, and the broker knows.
+        inbox.ack(&got[1..]).await;
+        std::process::abort();
+    })
+}
+
+async fn run_victim(queue: &str) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .env(VICTIM, queue)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+    assert!(!status.success());
 }
 
 fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
@@ -57,6 +86,7 @@ fn trials() -> Vec<Trial> {
         close_is_quick_with_deliveries_held,
         the_first_confirm_after_connect_is_warm,
         a_slow_consumer_is_paused_and_goes_on,
+        a_death_is_counted_and_acks_survive_it,
         nobody_there_is_disconnected_in_time,
     ]
 }
@@ -434,11 +464,33 @@ async fn a_slow_consumer_is_paused_and_goes_on() {
     bed.close().await;
 }
 
+async fn a_death_is_counted_and_acks_survive_it() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("death", 1).await;
+    bed.texts(&Target::queue(&queue), 2).await;
+    run_victim(&queue).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(1).await;
+    assert_eq!((texts(&got), got[0].deaths), (vec!["0".to_owned()], 1));
+    inbox.close().await;
+    // A clean leave counts nothing, and the count stays.
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(1).await;
+    assert_eq!(got[0].deaths, 1);
+    inbox.ack(&got).await;
+    bed.texts(&Target::queue(&queue), 1).await;
+    let fresh = inbox.take(1).await;
+    inbox.nothing().await;
+    inbox.ack(&fresh).await;
+    inbox.close().await;
+    bed.close().await;
+}
+
 async fn nobody_there_is_disconnected_in_time() {
     let began = Instant::now();
-    let nobody = mq_kafka::Connector::new(mq_kafka::Config::new(["127.0.0.1:1"])).unwrap();
+    let nobody = mq_kafka::KafkaConnector::new(mq_kafka::KafkaConfig::new(["127.0.0.1:1"])).unwrap();
     assert_eq!(nobody.connect().await.unwrap_err().kind(), Kind::Disconnected);
     assert!(began.elapsed() < Duration::from_secs(15));
-    let odd = mq_kafka::Connector::new(config().property("no.such.property", "1")).unwrap();
+    let odd = mq_kafka::KafkaConnector::new(config().property("no.such.property", "1")).unwrap();
     assert_eq!(odd.connect().await.unwrap_err().kind(), Kind::ConfigInvalid);
 }

@@ -112,6 +112,16 @@ impl Query {
         })
     }
 
+    /// Takes all keys with this prefix, without it, in order: a native client's own settings.
+    pub fn take_prefixed(&mut self, prefix: &'static str) -> Vec<(String, String)> {
+        self.known.push(prefix);
+        let (taken, left) =
+            std::mem::take(&mut self.pairs).into_iter().partition(|(k, _)| k.starts_with(prefix));
+        self.pairs = left;
+        let strip = |(key, value): (String, String)| (key[prefix.len()..].to_owned(), value);
+        Vec::into_iter(taken).map(strip).collect()
+    }
+
     /// Takes the password from where it is: between user and host, or under `password`, `password_env` (the name
     /// of an environment variable) or `password_file` (a path). Reads the file while it blocks.
     ///

@@ -1,87 +1,115 @@
-//! The text beside a committed offset: what is acknowledged beyond it.
+//! The text beside a committed offset: what is acknowledged beyond it, and whether its owner left in order.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use mq_core::protocol::acked::{Acked, DEFAULT_BUDGET};
 use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 use super::track::Snapshot;
 
-/// Room for the text. The broker stores 4096 characters and refuses one more without a word on the async path.
-const BUDGET: usize = 3500;
-const VERSION: &str = "1";
+/// A stored offset and what its text says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) base: i64,
+    /// What is acknowledged beyond the base, ascending.
+    pub(crate) ahead: Vec<Range<i64>>,
+    pub(crate) deaths: Deaths,
+    /// Its owner has not left in order: it lives, or it died.
+    pub(crate) open: bool,
+}
+
+/// Deaths of consumers that held messages, as steps: offsets below the end have seen so many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deaths(Vec<(u64, u32)>);
+
+impl Deaths {
+    /// How many an offset has seen.
+    pub(super) fn of(&self, offset: i64) -> u32 {
+        let at = self.0.partition_point(|(end, _)| i64::try_from(*end).is_ok_and(|end| end <= offset));
+        self.0.get(at).map_or(0, |(_, count)| *count)
+    }
+
+    /// One more for everything below `end`.
+    pub(super) fn add(&mut self, end: i64) {
+        let end = unsigned(end);
+        let at = self.0.partition_point(|(other, _)| *other < end);
+        if self.0.get(at).is_none_or(|(other, _)| *other != end) {
+            let count = self.0.get(at).map_or(0, |(_, count)| *count);
+            self.0.insert(at, (end, count));
+        }
+        self.0[..=at].iter_mut().for_each(|(_, count)| *count = count.saturating_add(1));
+    }
+}
+
+#[allow(clippy::cast_sign_loss)]
+fn unsigned(offset: i64) -> u64 {
+    offset.max(0) as u64
+}
+
+fn signed(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
 
 /// The text for a snapshot. What does not fit is left out from the far end: it costs a redelivery, no message.
-pub(super) fn encode(snapshot: &Snapshot) -> String {
-    if snapshot.ahead.is_empty() {
-        return String::new();
-    }
-    let mut text = format!("{VERSION}:{}:", snapshot.base);
-    let mut at = snapshot.base;
-    for range in &snapshot.ahead {
-        let run = format!("{}+{},", range.start - at, range.end - range.start);
-        if text.len() + run.len() > BUDGET {
-            break;
-        }
-        text.push_str(&run);
-        at = range.end;
-    }
-    text
+/// The broker refuses a text that is too long without a word on some paths, so the budget is kept here.
+pub(super) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> String {
+    let mut map = Acked::new(unsigned(snapshot.base), 0);
+    map.runs = snapshot.ahead.iter().map(|r| unsigned(r.start)..unsigned(r.end)).collect();
+    map.deaths.clone_from(&deaths.0);
+    map.open = open;
+    map.encode(DEFAULT_BUDGET).text
 }
 
-/// What the text says, if it belongs to this offset; anything else says nothing.
-pub(super) fn decode(base: i64, text: &str) -> Vec<Range<i64>> {
-    let read = || -> Option<Vec<Range<i64>>> {
-        let (version, rest) = text.split_once(':')?;
-        let (own, runs) = rest.split_once(':')?;
-        if version != VERSION || own.parse() != Ok(base) {
-            return None;
-        }
-        let mut at = base;
-        let mut ahead = Vec::new();
-        for run in runs.split_terminator(',') {
-            let (gap, len) = run.split_once('+')?;
-            let (gap, len): (i64, i64) = (gap.parse().ok()?, len.parse().ok()?);
-            if gap <= 0 || len <= 0 {
-                return None;
-            }
-            let start = at.checked_add(gap)?;
-            at = start.checked_add(len)?;
-            ahead.push(start..at);
-        }
-        Some(ahead)
-    };
-    read().unwrap_or_default()
+/// What a text says, if it belongs to this offset; anything else says nothing.
+fn decode(base: i64, text: &str) -> Place {
+    let found = Acked::decode(text, unsigned(base)).unwrap_or_default();
+    Place {
+        base,
+        ahead: found.runs.iter().map(|r| signed(r.start)..signed(r.end)).collect(),
+        deaths: Deaths(found.deaths),
+        open: found.open,
+    }
 }
-
-/// A stored offset, and what is acknowledged beyond it.
-pub(crate) type Place = (i64, Vec<Range<i64>>);
 
 /// The stored position of an element; its text may come from any program, and the client panics if it is not
 /// UTF-8.
 pub(crate) fn position(element: &TopicPartitionListElem<'_>) -> Option<Place> {
     let Offset::Offset(base) = element.offset() else { return None };
     let text = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
-    Some((base, decode(base, &text.unwrap_or_default())))
+    Some(decode(base, &text.unwrap_or_default()))
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
     #[test]
     fn round_trip_and_budget() {
         let s = Snapshot { base: 7, ahead: vec![8..9, 12..20] };
-        assert_eq!(decode(7, &encode(&s)), s.ahead);
-        assert!(decode(8, &encode(&s)).is_empty(), "a reset by hand carries no map");
-        let long = Snapshot { base: 0, ahead: (1..5000).map(|i| i * 2..i * 2 + 1).collect() };
-        let text = encode(&long);
-        assert!(text.len() <= BUDGET && text.is_ascii());
-        let kept = decode(0, &text);
+        let mut deaths = Deaths::default();
+        deaths.add(12);
+        let text = encode(&s, &deaths, true);
+        let place = decode(7, &text);
+        assert_eq!((&place.ahead, &place.deaths, place.open), (&s.ahead, &deaths, true));
+        let other = decode(8, &text);
+        assert!(other.ahead.is_empty() && !other.open, "a reset by hand carries no map");
+        let long = Snapshot { base: 0, ahead: (1..9000).map(|i| i * 9..i * 9 + 1).collect() };
+        let text = encode(&long, &deaths, false);
+        assert!(text.len() <= DEFAULT_BUDGET && text.is_ascii());
+        let kept = decode(0, &text).ahead;
         assert!(!kept.is_empty() && long.ahead.starts_with(&kept));
-        for odd in ["", "1", "1:7", "1:7:x", "1:7:0+1,", "2:7:1+1,", "1:7:9223372036854775807+9,"] {
-            assert!(decode(7, odd).is_empty(), "{odd}");
-        }
+    }
+
+    #[test]
+    fn deaths_are_steps() {
+        let mut d = Deaths::default();
+        d.add(10);
+        d.add(5);
+        d.add(10);
+        d.add(20);
+        assert_eq!([d.of(0), d.of(4), d.of(5), d.of(9), d.of(10), d.of(19), d.of(20)], [4, 4, 3, 3, 1, 1, 0]);
     }
 }

@@ -159,10 +159,10 @@ fn send(
     stored: &[Stored],
 ) -> std::result::Result<(), KafkaError> {
     let mut list = TopicPartitionList::with_capacity(stored.len());
-    for (partition, snapshot, _) in stored {
+    for Stored { partition, snapshot, deaths, open, .. } in stored {
         let mut element = list.add_partition(&shared.plan.topic, *partition);
         element.set_offset(Offset::Offset(snapshot.base))?;
-        element.set_metadata(acked::encode(snapshot));
+        element.set_metadata(acked::encode(snapshot, deaths, *open));
     }
     consumer.commit(&list, CommitMode::Sync)
 }

@@ -6,6 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
+use super::acked::Deaths;
 use super::hooks::Reading;
 use super::plan;
 use super::shared::{Resumed, Shared};
@@ -54,7 +55,7 @@ fn seek(shared: &Shared, consumer: &BaseConsumer<Reading>, start: Start, wanted:
     let fresh = |(partition, offset): (i32, i64)| Resumed {
         partition,
         tracker: Tracker::at(Some(offset), Vec::new()),
-        fresh: true,
+        deaths: Deaths::default(),
     };
     shared.moved(targets.into_iter().map(fresh).collect());
     if shared.plan.settles() {

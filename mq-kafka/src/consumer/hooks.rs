@@ -23,6 +23,8 @@ use crate::event::Events;
 const RELEASE: Duration = Duration::from_secs(2);
 /// How long it then waits for its last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long a take-over waits until it is stored that it happened.
+const MARK: Duration = Duration::from_secs(2);
 /// How often the stored offsets are asked for: an open transaction of another owner holds the answer back.
 const ASKS: usize = 2;
 
@@ -64,22 +66,43 @@ impl Reading {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         let mut resumed = Vec::with_capacity(partitions.len());
         for (partition, stored) in stored? {
-            let start = self.shared.plan.starts.get(&partition).copied();
-            // A start that is not stored would be another one for the next owner.
-            let fresh = stored.is_none() && start.is_some();
-            let (base, ahead) = stored.map_or((start, Vec::new()), |(base, ahead)| (Some(base), ahead));
-            let offset = base.map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&self.shared.plan.topic, partition, offset).map_err(failed)?;
-            resumed.push(Resumed { partition, tracker: Tracker::at(base, ahead), fresh });
+            let place = match stored {
+                Some(place) => self.taken_over(place),
+                None => Place { base: self.start(consumer, partition)?, ..Place::default() },
+            };
+            list.add_partition_offset(&self.shared.plan.topic, partition, Offset::Offset(place.base))
+                .map_err(failed)?;
+            let tracker = Tracker::at(Some(place.base), place.ahead);
+            resumed.push(Resumed { partition, tracker, deaths: place.deaths });
         }
-        let fresh = resumed.iter().any(|r| r.fresh);
         self.shared.gained(resumed);
-        consumer.incremental_assign(&list).map_err(failed)?;
-        if fresh {
-            self.shared.commits.ask();
+        // Stored before the first delivery: where a fresh group starts, and that someone holds the partition.
+        if !partitions.is_empty() && !self.shared.commits.done_within(self.shared.commits.ask(), MARK) {
+            tracing::debug!(target: "mq_kafka", ?partitions, "the take-over was not stored in time");
         }
+        consumer.incremental_assign(&list).map_err(failed)?;
         self.shared.stirred.notify_all();
         Ok(())
+    }
+
+    /// A former owner that did not leave in order died: one more for all that it may have held.
+    fn taken_over(&self, mut place: Place) -> Place {
+        if place.open {
+            let beyond = place.ahead.last().map_or(place.base, |last| last.end);
+            let prefetch = i64::try_from(self.shared.plan.prefetch).unwrap_or(i64::MAX);
+            place.deaths.add(beyond.saturating_add(prefetch));
+        }
+        place
+    }
+
+    /// Where a group starts that has stored nothing.
+    fn start(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Result<i64> {
+        let topic = &self.shared.plan.topic;
+        if let Some(start) = self.shared.plan.starts.get(&partition) {
+            return Ok(*start);
+        }
+        let range = consumer.client().fetch_watermarks(topic, partition, ASK);
+        range.map(|(low, _)| low).map_err(|e| error::of("the partition's start was not read", e))
     }
 
     /// What the group has stored, by partition.

@@ -31,7 +31,7 @@ const JOIN: Duration = Duration::from_secs(8);
 
 /// Receives from one queue or topic.
 #[derive(Debug)]
-pub struct Consumer {
+pub struct KafkaConsumer {
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-impl Consumer {
+impl KafkaConsumer {
     pub(crate) async fn open(link: &Arc<Link>, options: &ConsumerOptions) -> Result<Self> {
         if link.is_closed() {
             return Err(Error::closed("connection"));
@@ -68,13 +68,13 @@ impl Consumer {
     }
 }
 
-impl Drop for Consumer {
+impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         self.shared.stop();
     }
 }
 
-impl driver::Consumer for Consumer {
+impl driver::Consumer for KafkaConsumer {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         let deadline = Instant::now() + wait;
         loop {

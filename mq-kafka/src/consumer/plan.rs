@@ -47,9 +47,9 @@ impl Plan {
         let mut left_out = BTreeMap::new();
         if browse && options.source.sort == Sort::Queue {
             for (partition, stored) in describe::committed(link, &topic, &topic, &partitions)? {
-                let Some((base, ahead)) = stored else { continue };
-                starts.insert(partition, base);
-                left_out.insert(partition, ahead);
+                let Some(place) = stored else { continue };
+                starts.insert(partition, place.base);
+                left_out.insert(partition, place.ahead);
             }
         }
         let prefetch = options.prefetch.max(1) as usize;

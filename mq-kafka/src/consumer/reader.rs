@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::acked::Deaths;
 use super::hooks::{self, Reading};
 use super::shared::{Read, Resumed, Shared};
 use super::track::Tracker;
@@ -60,6 +61,7 @@ impl Reader {
                 .spawn(move || commit::run(&shared, &consumer))
         });
         self.read();
+        self.shared.leaving(&self.shared.partitions());
         // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
         self.shared.commits.ask();
         self.shared.commits.stop();
@@ -87,7 +89,7 @@ impl Reader {
             list.add_partition_offset(&plan.topic, *partition, offset).map_err(failed)?;
             let ahead = plan.ahead.get(partition).cloned().unwrap_or_default();
             let tracker = Tracker::at(start, ahead);
-            resumed.push(Resumed { partition: *partition, tracker, fresh: false });
+            resumed.push(Resumed { partition: *partition, tracker, deaths: Deaths::default() });
         }
         if plan.browse {
             self.left = plan.partitions.iter().copied().collect();

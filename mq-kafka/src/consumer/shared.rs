@@ -8,6 +8,7 @@ use mq_core::driver::{Arrival, Incoming, Position, Tag};
 use mq_core::{Error, Message, Result};
 use tokio::sync::{Notify, watch};
 
+use super::acked::Deaths;
 use super::commit::Commits;
 use super::plan::Plan;
 use super::tag;
@@ -53,6 +54,7 @@ pub(super) struct State {
 struct Part {
     epoch: u32,
     tracker: Tracker,
+    deaths: Deaths,
     /// Moves with each change of the tracker that a commit would show.
     version: u64,
     confirmed: u64,
@@ -74,12 +76,19 @@ pub(super) struct Read {
 pub(super) struct Resumed {
     pub(super) partition: i32,
     pub(super) tracker: Tracker,
-    /// The position is not stored yet.
-    pub(super) fresh: bool,
+    pub(super) deaths: Deaths,
 }
 
-/// A part of a commit: partition, what to store, and which version that is.
-pub(super) type Stored = (i32, Snapshot, u64);
+/// A part of a commit.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) partition: i32,
+    pub(super) snapshot: Snapshot,
+    pub(super) deaths: Deaths,
+    /// False for the last commit before the partition goes.
+    pub(super) open: bool,
+    version: u64,
+}
 
 impl Shared {
     pub(super) fn new(id: u64, plan: Plan) -> Self {
@@ -187,7 +196,8 @@ impl Shared {
             if offset < part.purged || !fresh {
                 continue;
             }
-            ready.push_back(incoming(self.id, part.epoch, partition, offset, message));
+            let deaths = part.deaths.of(offset);
+            ready.push_back(incoming(self.id, part.epoch, partition, offset, message).with_deaths(deaths));
         }
         if state.ready.len() > before {
             drop(state);
@@ -202,9 +212,9 @@ impl Shared {
         state.joined = true;
         let epoch = state.epoch;
         let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
-        for Resumed { partition, tracker, fresh } in resumed {
-            let version = u64::from(fresh);
-            let part = Part { epoch, tracker, version, confirmed: 0, purged: 0, leaving: false };
+        for Resumed { partition, tracker, deaths } in resumed {
+            // Nothing of this owner is stored yet: neither where it starts nor that it holds the partition.
+            let part = Part { epoch, tracker, deaths, version: 1, confirmed: 0, purged: 0, leaving: false };
             state.parts.insert(partition, part);
         }
         if !numbers.is_empty() {
@@ -221,6 +231,7 @@ impl Shared {
         for partition in partitions {
             if let Some(part) = state.parts.get_mut(partition) {
                 part.leaving = true;
+                part.version += 1;
                 held += part.tracker.open();
             }
         }
@@ -294,10 +305,13 @@ impl Shared {
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
         let part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
-        let Some((epoch, message)) = part.and_then(|p| p.tracker.again(offset).map(|m| (p.epoch, m))) else {
-            return false;
-        };
-        ready.push_front(incoming(self.id, epoch, partition, offset, message));
+        let again = part.and_then(|p| {
+            let message = p.tracker.again(offset)?;
+            let deaths = p.deaths.of(offset);
+            Some(incoming(self.id, p.epoch, partition, offset, message).with_deaths(deaths))
+        });
+        let Some(again) = again else { return false };
+        ready.push_front(again);
         drop(state);
         self.arrived.notify_one();
         true
@@ -307,13 +321,22 @@ impl Shared {
     pub(super) fn unconfirmed(&self) -> Vec<Stored> {
         let state = lock(&self.state);
         let changed = state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
-        changed.filter_map(|(n, p)| Some((*n, p.tracker.snapshot()?, p.version))).collect()
+        let stored = |(partition, part): (&i32, &Part)| {
+            Some(Stored {
+                partition: *partition,
+                snapshot: part.tracker.snapshot()?,
+                deaths: part.deaths.clone(),
+                open: !part.leaving,
+                version: part.version,
+            })
+        };
+        changed.filter_map(stored).collect()
     }
 
     /// The broker has stored this.
     pub(super) fn confirmed(&self, stored: &[Stored]) {
         let mut state = lock(&self.state);
-        for (partition, _, version) in stored {
+        for Stored { partition, version, .. } in stored {
             if let Some(part) = state.parts.get_mut(partition) {
                 part.confirmed = part.confirmed.max(*version);
             }
@@ -325,10 +348,11 @@ impl Shared {
         let mut state = lock(&self.state);
         state.epoch += 1;
         let epoch = state.epoch;
-        for Resumed { partition, tracker, .. } in resumed {
+        for Resumed { partition, tracker, deaths } in resumed {
             state.ready.retain(|i| !comes_from(i, &[partition]));
             if let Some(part) = state.parts.get_mut(&partition) {
-                (part.epoch, part.tracker, part.version) = (epoch, tracker, part.version + 1);
+                (part.epoch, part.tracker, part.deaths) = (epoch, tracker, deaths);
+                part.version += 1;
             }
         }
     }

@@ -8,7 +8,7 @@ use mq_core::driver::{
     Incoming, Item, Mode, Producer as _, Receipt, Sort, Target,
 };
 use mq_core::{Error, Message, QueueSpec, Result, Timestamp, TopicSpec};
-use mq_kafka::{Config, Connection, Connector, Consumer, Producer};
+use mq_kafka::{KafkaConfig, KafkaConnection, KafkaConnector, KafkaConsumer, KafkaProducer};
 
 /// The broker's URL: from the environment, or from the state file of `cargo xtask brokers`.
 pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
@@ -22,10 +22,10 @@ pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
 }
 
 /// A configuration for the broker of these tests.
-pub(crate) fn config() -> Config {
+pub(crate) fn config() -> KafkaConfig {
     let url = url("MQ_KAFKA_URL", "kafka").expect("only called when there is a broker");
     let hosts = url.trim_start_matches("kafka://").split(['/', '?']).next().unwrap_or_default();
-    Config::new(hosts.split(',')).client_id("mq-native-test").session_timeout(Duration::from_secs(6))
+    KafkaConfig::new(hosts.split(',')).client_id("mq-native-test").session_timeout(Duration::from_secs(6))
 }
 
 /// A name of its own for each object.
@@ -37,7 +37,7 @@ pub(crate) fn name(hint: &str) -> String {
 
 /// A connection that deletes what it declared.
 pub(crate) struct Bed {
-    pub(crate) connection: Connection,
+    pub(crate) connection: KafkaConnection,
     names: std::sync::Mutex<Vec<String>>,
 }
 
@@ -46,8 +46,8 @@ impl Bed {
         Self::with(config()).await
     }
 
-    pub(crate) async fn with(config: Config) -> Self {
-        let connection = Connector::new(config).unwrap().connect().await.expect("connect");
+    pub(crate) async fn with(config: KafkaConfig) -> Self {
+        let connection = KafkaConnector::new(config).unwrap().connect().await.expect("connect");
         Self { connection, names: std::sync::Mutex::default() }
     }
 
@@ -68,7 +68,7 @@ impl Bed {
         name
     }
 
-    pub(crate) async fn producer(&self, target: &Target) -> Producer {
+    pub(crate) async fn producer(&self, target: &Target) -> KafkaProducer {
         self.connection.open_producer(target).await.expect("open producer")
     }
 
@@ -106,7 +106,7 @@ impl Bed {
 }
 
 pub(crate) async fn send(
-    producer: &Producer,
+    producer: &KafkaProducer,
     messages: impl IntoIterator<Item = Message>,
 ) -> Vec<Result<Receipt>> {
     let items = messages.into_iter().map(|mut m| {
@@ -121,7 +121,7 @@ pub(crate) async fn send(
 
 /// A consumer and what it was told besides messages.
 pub(crate) struct Inbox {
-    pub(crate) consumer: Consumer,
+    pub(crate) consumer: KafkaConsumer,
     pub(crate) changes: Vec<Arrival>,
 }
 
