@@ -98,7 +98,8 @@ fn check_id(id: &crate::id::MessageId) -> Result<()> {
     if id.is_minted() {
         return Ok(());
     }
-    let text = id.to_string();
+    let mut buffer = crate::id::IdText::default();
+    let text = id.text(&mut buffer);
     if text.is_empty() {
         return Err(Error::invalid("the message id is empty; leave it out to have one made"));
     }

@@ -94,7 +94,9 @@ pub fn to_bytes<'a>(name: &str, value: &'a Value<'_>) -> Cow<'a, [u8]> {
     match value {
         Value::Text(t) if t.starts_with(TAG) => Cow::Owned(format!("{TAG}t:{t}").into_bytes()),
         Value::Text(t) => Cow::Borrowed(t.as_bytes()),
-        Value::Bytes(b) if std::str::from_utf8(b).is_err() => Cow::Borrowed(b),
+        Value::Bytes(b) if !b.starts_with(TAG.as_bytes()) && std::str::from_utf8(b).is_err() => {
+            Cow::Borrowed(b)
+        }
         Value::Bytes(b) => Cow::Owned([b"mq:x:", &**b].concat()),
         other => Cow::Owned(scalar(name, other).into_bytes()),
     }

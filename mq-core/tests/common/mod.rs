@@ -10,6 +10,7 @@ pub fn value() -> impl Strategy<Value = HeaderValue> {
         any::<String>().prop_map(HeaderValue::from),
         "(mq:)?[itfbxse:]{0,3}[a-z0-9%]{0,6}".prop_map(HeaderValue::from),
         any::<Vec<u8>>().prop_map(|b| HeaderValue::Bytes(b.into())),
+        any::<Vec<u8>>().prop_map(|b| HeaderValue::Bytes([b"mq:x:", &b[..]].concat().into())),
         any::<i64>().prop_map(HeaderValue::from),
         any::<f64>().prop_filter("equal to itself", |x| !x.is_nan()).prop_map(HeaderValue::from),
         any::<bool>().prop_map(HeaderValue::from),
