@@ -18,6 +18,7 @@ mod sync;
 mod timer;
 mod topic;
 mod topology;
+mod url;
 
 pub use config::{MAX_BYTES, MAX_MESSAGES, MemoryConfig};
 pub use connection::MemoryConnection;
@@ -25,3 +26,4 @@ pub use connector::MemoryConnector;
 pub use consumer::MemoryConsumer;
 pub use exchange::MemoryExchange;
 pub use producer::MemoryProducer;
+pub use url::backend;
