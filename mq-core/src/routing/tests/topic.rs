@@ -48,7 +48,7 @@ fn table_of_patterns() {
             assert!(matches(&split(pattern), &split(k)), "the reference: {pattern:?} {k:?}");
         }
         for k in *no {
-            assert_eq!(routed(&bindings, k), [], "{pattern:?} should not match {k:?}");
+            assert!(routed(&bindings, k).is_empty(), "{pattern:?} should not match {k:?}");
             assert!(!matches(&split(pattern), &split(k)), "the reference: {pattern:?} {k:?}");
         }
     }
@@ -58,7 +58,7 @@ fn table_of_patterns() {
 fn a_key_beyond_the_limits_is_routed_all_the_same() {
     let long = format!("a.{}b", "x.".repeat(500));
     assert_eq!(routed(&one("a.#.b"), &long), [1]);
-    assert_eq!(routed(&one("#.c"), &long), []);
+    assert!(routed(&one("#.c"), &long).is_empty());
 }
 
 fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
