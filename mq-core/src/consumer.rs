@@ -14,6 +14,7 @@ use crate::event::ClientEvent;
 use crate::run::RunOptions;
 use crate::{Ability, DeathReason};
 
+pub(crate) mod arrivals;
 pub(crate) mod arrive;
 pub(crate) mod core;
 pub(crate) mod credit;
@@ -23,6 +24,7 @@ pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod stash;
 
+use self::arrivals::Arrivals;
 use self::core::ConsumerCore;
 use self::session::Session;
 
@@ -89,7 +91,7 @@ impl ConsumerBuilder {
             core,
             session: None,
             buffer: VecDeque::new(),
-            arrivals: Vec::new(),
+            arrivals: Arrivals::default(),
             batch: None,
             shown: false,
         };
@@ -134,7 +136,7 @@ pub struct Consumer {
     pub(crate) core: Arc<ConsumerCore>,
     session: Option<Arc<Session>>,
     buffer: VecDeque<Incoming>,
-    arrivals: Vec<crate::driver::Arrival>,
+    arrivals: Arrivals,
     /// A batch that the run loop is collecting: here it survives a cancelled wait.
     pub(crate) batch: Option<Vec<Delivery>>,
     /// A browse has shown all there was.
@@ -203,7 +205,7 @@ impl Consumer {
         if session.stash.is_some() {
             return session.next_in_order(&mut self.buffer);
         }
-        while let Some(incoming) = self.buffer.pop_front() {
+        while let Some(incoming) = self.arrivals.pop().or_else(|| self.buffer.pop_front()) {
             if let Some(delivery) = session.accept(incoming) {
                 return Some(delivery);
             }
@@ -227,6 +229,7 @@ impl Consumer {
         self.shown = browsing && filled.is_ok() && self.buffer.is_empty();
         let Err(error) = filled else { return Ok(()) };
         self.buffer.clear();
+        self.arrivals.clear();
         self.session = None;
         session.kill();
         if error.kind() == Kind::Disconnected {
@@ -246,6 +249,7 @@ impl Consumer {
             self.core.client.inner.link.events.emit(ClientEvent::ConsumerResumed(name));
         }
         self.buffer.clear();
+        self.arrivals.clear();
         self.session = Some(session);
         Ok(())
     }
@@ -289,6 +293,7 @@ impl Consumer {
         }
         self.control(Control::Seek(to, partitions.to_vec())).await?;
         if let Some(session) = &self.session {
+            self.arrivals.move_to(&mut self.buffer);
             session.drop_buffered(&mut self.buffer, partitions);
         }
         Ok(())

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::client::Client;
 use crate::defaults;
+use crate::driver::erased::Boxed;
 use crate::driver::{Item, Receipt, Sort, Target};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -126,7 +127,9 @@ impl Producer {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
         let item = self.item(message.into())?;
-        let _lane = self.lane(&item).await?;
+        if self.lanes.is_some() {
+            return self.send_in_lane(item, true).await;
+        }
         self.sender.send(item, true).await
     }
 
@@ -140,7 +143,9 @@ impl Producer {
     /// As for [`send`](Self::send).
     pub async fn send_once(&self, message: impl Into<Message>) -> Result<Receipt> {
         let item = self.item(message.into())?;
-        let _lane = self.lane(&item).await?;
+        if self.lanes.is_some() {
+            return self.send_in_lane(item, false).await;
+        }
         self.sender.send(item, false).await
     }
 
@@ -214,12 +219,16 @@ impl Producer {
         prepare(&self.sender, message).map(Item::new).map_err(|e| self.sender.explain(e))
     }
 
-    async fn lane(&self, item: &Item) -> Result<Option<SemaphorePermit<'_>>> {
-        let Some(lanes) = &self.lanes else { return Ok(None) };
-        let hash = item.message.key().unwrap_or_default().iter();
-        let lane = hash.fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add(usize::from(*b))) % LANES;
-        let turn = self.sender.budget().run(lanes[lane].acquire()).await?;
-        turn.map(Some).map_err(|_| Error::closed("producer"))
+    /// One unconfirmed message of a lane at a time, re-sends included.
+    fn send_in_lane(&self, item: Item, resend: bool) -> Boxed<'_, Result<Receipt>> {
+        Box::pin(async move {
+            let Some(lanes) = &self.lanes else { return self.sender.send(item, resend).await };
+            let hash = item.message.key().unwrap_or_default().iter();
+            let lane = hash.fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add(usize::from(*b))) % LANES;
+            let turn = self.sender.budget().run(lanes[lane].acquire()).await?;
+            let _turn = turn.map_err(|_| Error::closed("producer"))?;
+            self.sender.send(item, resend).await
+        })
     }
 }
 

@@ -95,6 +95,13 @@ impl Sender {
         Budget::new("send", self.deadline)
     }
 
+    /// The role on the live connection, if it is open already.
+    #[inline]
+    fn open_role(&self) -> Option<(u64, Role)> {
+        let live = self.client.inner.link.generation();
+        lock(&self.role).as_ref().filter(|(generation, _)| *generation == live && live != 0).cloned()
+    }
+
     /// A place in the window; the timeout of the wait for it means that nothing was sent.
     async fn permit(&self, item: &Item, budget: &mut Budget) -> Result<Permit> {
         budget
@@ -105,12 +112,8 @@ impl Sender {
 
     /// The role on the live connection, opened if need be.
     async fn role(&self, budget: &mut Budget) -> Result<(u64, Role)> {
-        let live = self.client.inner.link.generation();
-        if let Some((generation, role)) = &*lock(&self.role)
-            && *generation == live
-            && live != 0
-        {
-            return Ok((*generation, role.clone()));
+        if let Some(open) = self.open_role() {
+            return Ok(open);
         }
         self.open(budget).await
     }
@@ -182,10 +185,12 @@ impl Sender {
     }
 
     /// Sends one message and waits for the confirm.
+    #[inline]
     pub(crate) async fn send(self: &Arc<Self>, item: Item, resend: bool) -> Result<Receipt> {
         match self.hand_over(item, resend).await? {
             Confirming::Done(result) => result,
-            Confirming::InFlight(flight) => flight.confirmed().await,
+            // Boxed, so that the common case does not carry the size of the rare one.
+            Confirming::InFlight(flight) => Box::pin(flight.confirmed()).await,
         }
     }
 }

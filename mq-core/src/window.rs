@@ -54,10 +54,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut window = self.window.take();
+        let mut window = self.window.as_ref();
         while let Some(w) = window {
             w.release(self.weight);
-            window = w.outer.as_ref().map(Arc::clone);
+            window = w.outer.as_ref();
         }
     }
 }
@@ -93,6 +93,24 @@ impl Window {
         outer.acquire_one(weight).await;
         std::mem::forget(held);
         Permit { window: Some(Arc::clone(self)), weight }
+    }
+
+    /// As [`acquire`](Self::acquire), if there is room at once and nobody waits for it.
+    #[inline]
+    pub(crate) fn try_acquire(self: &Arc<Self>, weight: usize) -> Option<Permit> {
+        let weight = (weight as u64).min(BYTES / 2);
+        if !self.try_take(weight, false) {
+            return None;
+        }
+        // From here on dropping the permit gives back what was taken so far.
+        let held = Held { window: self, weight };
+        if let Some(outer) = &self.outer
+            && !outer.try_take(weight, false)
+        {
+            return None;
+        }
+        std::mem::forget(held);
+        Some(Permit { window: Some(Arc::clone(self)), weight })
     }
 
     async fn acquire_one(self: &Arc<Self>, weight: u64) {

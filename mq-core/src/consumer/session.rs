@@ -12,6 +12,7 @@ use crate::driver::erased::DynConsumer;
 use crate::driver::{AckNow, Arrival, Flushed, Incoming, Mode, Tag};
 use crate::error::{Error, Kind, Result};
 
+use super::arrivals::Arrivals;
 use super::core::ConsumerCore;
 use super::credit::Credit;
 use super::flusher::Flusher;
@@ -19,7 +20,7 @@ use super::pump::Pump;
 use super::stash::Stash;
 
 /// How long one receive of the driver waits for something to come.
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = crate::driver::FOREVER;
 
 pub(crate) struct Session {
     pub(crate) core: Arc<ConsumerCore>,
@@ -82,19 +83,18 @@ impl Session {
     }
 
     /// Waits for arrivals and sorts them into the buffer.
-    pub(super) async fn fill(
-        &self,
-        arrivals: &mut Vec<Arrival>,
-        buffer: &mut VecDeque<Incoming>,
-    ) -> Result<()> {
+    pub(super) async fn fill(&self, arrivals: &mut Arrivals, buffer: &mut VecDeque<Incoming>) -> Result<()> {
         if let (Some(pump), Some(stash)) = (&self.pump, &self.stash) {
             return tokio::select! {
                 filled = pump.fill(buffer) => filled,
                 () = stash.changed() => Ok(()),
             };
         }
-        self.receive(arrivals).await?;
-        self.sort(arrivals, buffer).await;
+        self.receive(arrivals.list()).await?;
+        match arrivals.messages_only() {
+            Some(n) => self.credit.take(u32::try_from(n).unwrap_or(u32::MAX)),
+            None => self.sort(arrivals.list(), buffer).await,
+        }
         Ok(())
     }
 
@@ -115,7 +115,6 @@ impl Session {
     #[inline]
     pub(crate) fn accept(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
         let unfit = if self.core.settles() { self.judge(&incoming) } else { None };
-        Flusher::ensure(self);
         let mut delivery = Delivery::new(Arc::clone(self), incoming);
         let Some((reason, error)) = unfit else { return Some(delivery) };
         delivery.bury_in_background(reason, error);
@@ -144,13 +143,14 @@ impl Session {
     }
 
     /// Records an ack; puts it on the wire soon.
-    pub(crate) fn ack(&self, tag: Tag) -> Result<()> {
+    pub(crate) fn ack(self: &Arc<Self>, tag: Tag) -> Result<()> {
         if self.is_dead() {
             return Err(void());
         }
         let now = self.driver.ack(&[tag]);
         let held = self.settled();
         if now == AckNow::Recorded {
+            Flusher::ensure(self);
             self.flusher.recorded(held == 0);
         }
         Ok(())

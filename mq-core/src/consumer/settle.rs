@@ -1,5 +1,6 @@
 //! Settling: ack, retry, dead-letter, give back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::within;
@@ -267,7 +268,7 @@ impl Held {
 }
 
 impl Session {
-    fn acknowledge(&self, held: &Held) -> Result<()> {
+    fn acknowledge(self: &Arc<Self>, held: &Held) -> Result<()> {
         if self.core.options.mode == Mode::Browse {
             self.settled();
             return Ok(());
@@ -281,7 +282,7 @@ impl Session {
     }
 
     /// Stores a copy at the target and removes the original.
-    async fn store_and_remove(&self, held: &Held, target: Target, copy: Message) -> Result<()> {
+    async fn store_and_remove(self: &Arc<Self>, held: &Held, target: Target, copy: Message) -> Result<()> {
         let inner = &self.core.client.inner;
         // A move within the broker reaches queues; a dead letter of a topic leaves the topic by an ack.
         let native = !inner.info.core.retry && !matches!(self.core.options.mode, Mode::Group(_));

@@ -10,7 +10,8 @@ use crate::error::Result;
 /// sent after the open is seen by a broadcast that starts at latest.
 pub trait Consumer: Send + Sync + 'static {
     /// Appends what has arrived to `into`: at most `max` deliveries and any number of changes. Returns as soon as
-    /// there is something, and with nothing after `wait`. `max` 0 asks for changes only.
+    /// there is something, and with nothing after `wait` ([`FOREVER`](super::FOREVER) has no end). `max` 0 asks for
+    /// changes only.
     ///
     /// # Errors
     /// The consumer is dead: see [Death](super#death).

@@ -11,6 +11,9 @@ use crate::message::Message;
 use crate::spec::{Binding, ExchangeSpec, QueueSpec, TopicSpec};
 use crate::time::{Clock, Timestamp};
 
+/// A wait of this length or more has no end: a driver need not arm a timer for it.
+pub const FOREVER: Duration = Duration::from_secs(86_400);
+
 /// What a connection says about itself.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

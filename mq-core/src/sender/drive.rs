@@ -1,9 +1,12 @@
 //! One message from hand-over to confirm, over as many connections as it takes within its deadline.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::{Role, Sender};
 use crate::deadline::Budget;
+use crate::driver::erased::Boxed;
 use crate::driver::{Batch, Item, Outcome, Pending, Receipt, settled};
 use crate::error::{Error, Fate, Kind, Result};
 use crate::window::Permit;
@@ -47,10 +50,62 @@ enum Tried {
 
 impl Sender {
     /// Hands one message over; the answer may be there at once or later.
+    ///
+    /// The first try takes no detour: with room in the window, an open role and a driver that answers at once it
+    /// costs one boxed future and no timer. Everything else goes on in a boxed continuation, which keeps the
+    /// future of the common case small.
+    #[inline]
     pub(crate) async fn hand_over(self: &Arc<Self>, item: Item, resend: bool) -> Result<Confirming> {
+        let Some((generation, role)) = self.open_role() else {
+            return self.hand_over_patiently(item, resend).await;
+        };
+        let Some(permit) = self.window.try_acquire(item.message.weight()) else {
+            return self.hand_over_patiently(item, resend).await;
+        };
+        let mut batch = Batch::one(item, permit, resend);
         let mut budget = self.budget();
-        let permit = self.permit(&item, &mut budget).await.map_err(|e| self.explain(e))?;
-        self.hand_over_within(item, permit, budget, resend).await
+        let mut call = role.send(&mut batch);
+        let polled = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        let call = match polled {
+            Poll::Ready(result) => {
+                drop(call);
+                result
+            }
+            Poll::Pending => Box::pin(budget.run(call)).await.and_then(|r| r),
+        };
+        match batch.into_first() {
+            Some(Outcome::Done(Ok(receipt))) => Ok(Confirming::Done(Ok(receipt))),
+            outcome => self.after_first_try(outcome, call, budget, resend, generation, role).await,
+        }
+    }
+
+    fn hand_over_patiently(self: &Arc<Self>, item: Item, resend: bool) -> Boxed<'_, Result<Confirming>> {
+        Box::pin(async move {
+            let mut budget = self.budget();
+            let permit = self.permit(&item, &mut budget).await.map_err(|e| self.explain(e))?;
+            self.hand_over_within(item, permit, budget, resend).await
+        })
+    }
+
+    fn after_first_try(
+        self: &Arc<Self>,
+        outcome: Option<Outcome>,
+        call: Result<()>,
+        mut budget: Budget,
+        resend: bool,
+        generation: u64,
+        role: Role,
+    ) -> Boxed<'_, Result<Confirming>> {
+        Box::pin(async move {
+            match self
+                .judge(outcome, call, &mut budget, generation, role)
+                .await
+                .map_err(|e| self.explain(e))?
+            {
+                Tried::Answered(confirming) => Ok(confirming),
+                Tried::Unsent(item, permit) => self.hand_over_within(item, permit, budget, resend).await,
+            }
+        })
     }
 
     async fn hand_over_within(
@@ -81,7 +136,19 @@ impl Sender {
     ) -> Result<Tried> {
         let mut batch = Batch::one(item, permit, resend);
         let call = budget.run(role.send(&mut batch)).await.and_then(|r| r);
-        match batch.into_first() {
+        self.judge(batch.into_first(), call, budget, generation, role).await
+    }
+
+    /// What one try came to.
+    async fn judge(
+        self: &Arc<Self>,
+        outcome: Option<Outcome>,
+        call: Result<()>,
+        budget: &mut Budget,
+        generation: u64,
+        role: Role,
+    ) -> Result<Tried> {
+        match outcome {
             Some(Outcome::Done(result)) => {
                 Ok(Tried::Answered(Confirming::Done(result.map_err(|e| self.explain(e)))))
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use mq_core::driver::{Arrival, ConsumerOptions, Incoming, Mode, Tag};
+use mq_core::driver::{Arrival, ConsumerOptions, FOREVER, Incoming, Mode, Tag};
 use mq_core::{DeathReason, Error, Result};
 
 use super::held::Held;
@@ -210,8 +210,8 @@ impl QueueConsumer {
         }
         // Without a task of the timer, what is delayed would never come.
         self.broker.timer().ensure(&self.broker);
-        let wait =
-            Waiting { consumer: self, into, max, sleep: Box::pin(tokio::time::sleep(wait)), served: false };
+        let sleep = (wait < FOREVER).then(|| Box::pin(tokio::time::sleep(wait)));
+        let wait = Waiting { consumer: self, into, max, sleep, served: false };
         wait.await
     }
 
@@ -259,7 +259,8 @@ struct Waiting<'a> {
     consumer: &'a QueueConsumer,
     into: &'a mut Vec<Arrival>,
     max: usize,
-    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Armed only where the wait has an end.
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
     served: bool,
 }
 
@@ -273,7 +274,10 @@ impl Future for Waiting<'_> {
             this.served = true;
             return Poll::Ready(taken.map(|_| ()));
         }
-        this.sleep.as_mut().poll(cx).map(Ok)
+        match &mut this.sleep {
+            Some(sleep) => sleep.as_mut().poll(cx).map(Ok),
+            None => Poll::Pending,
+        }
     }
 }
 
