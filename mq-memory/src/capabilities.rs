@@ -33,6 +33,7 @@ const NATIVE: &[Ability] = &[
     Ability::Ttl,
     Ability::Priority,
     Ability::Retry,
+    Ability::Transactions,
     Ability::Browse,
     Ability::CancelScheduled,
     Ability::Exclusive,

@@ -16,6 +16,7 @@ use crate::names::Object;
 use crate::producer::{MemoryProducer, To};
 use crate::queue::{Browser, QueueConsumer};
 use crate::topic::{Topic, TopicConsumer};
+use crate::transaction::MemoryTransaction;
 
 /// A connection to a memory broker. Dropping it closes it.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Connection for MemoryConnection {
     type Producer = MemoryProducer;
     type Exchange = MemoryExchange;
     type Consumer = MemoryConsumer;
-    type Transaction = Unsupported;
+    type Transaction = MemoryTransaction;
     type Half = Unsupported;
     type HalfLog = Unsupported;
 
@@ -126,9 +127,13 @@ impl Connection for MemoryConnection {
         Ok(MemoryConsumer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), from })
     }
 
-    async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
+    async fn begin(&self, options: &TransactionOptions) -> Result<MemoryTransaction> {
+        self.link.check()?;
         self.demand(Ability::Transactions)?;
-        Err(Error::unsupported("transactions are the core's duty here"))
+        if self.broker.settings().core.transactions {
+            return Err(Error::unsupported("transactions are the core's duty here"));
+        }
+        MemoryTransaction::begin(&self.broker, &self.link, options)
     }
 
     async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {

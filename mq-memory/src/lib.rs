@@ -1,5 +1,6 @@
 //! The reference broker of mq: the whole contract in process, on an injected clock.
 
+mod atomic;
 mod broker;
 mod capabilities;
 mod config;
@@ -18,6 +19,7 @@ mod sync;
 mod timer;
 mod topic;
 mod topology;
+mod transaction;
 mod url;
 
 pub use config::{MAX_BYTES, MAX_MESSAGES, MemoryConfig};
@@ -26,4 +28,5 @@ pub use connector::MemoryConnector;
 pub use consumer::MemoryConsumer;
 pub use exchange::MemoryExchange;
 pub use producer::MemoryProducer;
+pub use transaction::MemoryTransaction;
 pub use url::backend;

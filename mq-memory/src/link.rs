@@ -1,8 +1,8 @@
 //! What the broker knows of a connection.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use mq_core::driver::Event;
 use mq_core::{Error, Result};
@@ -12,6 +12,7 @@ use crate::broker::{Broker, next_id};
 use crate::queue::{Queue, Reader};
 use crate::sync::Mutex;
 use crate::topic::TopicReader;
+use crate::transaction::Open;
 
 /// Events that a connection keeps until they are read; later ones are dropped, except its end.
 const MAX_EVENTS: usize = 1024;
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     events: Mutex<VecDeque<Event>>,
     told: Notify,
     consumers: Mutex<HashMap<u64, Opened>>,
+    transactions: Mutex<HashMap<u64, Weak<Open>>>,
 }
 
 impl Link {
@@ -43,6 +45,7 @@ impl Link {
             events: Mutex::new(VecDeque::new()),
             told: Notify::new(),
             consumers: Mutex::new(HashMap::new()),
+            transactions: Mutex::new(HashMap::new()),
         })
     }
 
@@ -69,6 +72,19 @@ impl Link {
     /// The consumer that has this id, if it is one of this connection.
     pub(crate) fn consumer(&self, id: u64) -> Option<Opened> {
         self.consumers.lock().get(&id).cloned()
+    }
+
+    /// Registers a transaction, unless the connection has ended meanwhile.
+    pub(crate) fn begin(&self, open: &Arc<Open>) -> Result<()> {
+        let mut transactions = self.transactions.lock();
+        self.check()?;
+        transactions.insert(open.id, Arc::downgrade(open));
+        Ok(())
+    }
+
+    /// A transaction has ended.
+    pub(crate) fn ended(&self, transaction: u64) {
+        self.transactions.lock().remove(&transaction);
     }
 
     /// Tells the owner of the connection something.
@@ -115,6 +131,8 @@ impl Link {
                 Opened::Topic(reader) => reader.end(broker, why.clone(), died),
             }
         }
+        let transactions = std::mem::take(&mut *self.transactions.lock());
+        transactions.into_values().filter_map(|t| t.upgrade()).for_each(|t| t.undo(why, died));
         broker.disconnected(self.id);
         if died {
             self.tell(Event::Lost(why.clone()));

@@ -85,6 +85,13 @@ impl Pool {
         Ok(())
     }
 
+    /// True if there is room for this much now.
+    pub(crate) fn fits(&self, credit: Credit) -> bool {
+        let used = self.used();
+        used.messages.saturating_add(credit.messages) <= self.max.messages
+            && used.bytes.saturating_add(credit.bytes) <= self.max.bytes
+    }
+
     fn has_room(&self, local: Credit, weight: u64) -> bool {
         let messages = local.messages > 0 || self.messages.load(Ordering::Acquire) < self.max.messages;
         let missing = weight.saturating_sub(local.bytes);

@@ -7,6 +7,7 @@ mod reader;
 mod room;
 mod segments;
 mod settle;
+mod stage;
 mod state;
 mod timed;
 

@@ -1,6 +1,6 @@
 //! A consumer of a topic: member of a group, broadcast, or browser.
 
-use std::sync::{Arc, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mq_core::driver::{AckNow, Arrival, ConsumerOptions, Control, Flushed, Mode, Release, Settle, Tag};
@@ -15,6 +15,7 @@ use super::reading::void;
 use super::seat::{News, Seat};
 use super::state::{Reading, State};
 use super::{Topic, judged};
+use crate::atomic::{Room, Step};
 use crate::broker::{Broker, next_id};
 use crate::sync::Mutex;
 
@@ -155,6 +156,14 @@ impl TopicConsumer {
             Settle::Extend(_) => self.with(|state, reading| {
                 if state.group_of(reading)?.is_attached(id, tag, None) { Ok(()) } else { Err(void()) }
             }),
+            Settle::Move(target, message) => {
+                self.broker.check_move()?;
+                self.reader.check()?;
+                let object = self.broker.names.find(&target)?;
+                let tags = vec![(Arc::clone(&self.reader), tag, None)];
+                let sends = vec![(object, message)];
+                Step { sends, tags, room: Room::Forced, ..Step::default() }.run(&self.broker)
+            }
             other => Err(Error::unsupported(format!("memory does not know how to settle by {other:?}"))),
         }
     }
@@ -252,13 +261,22 @@ impl TopicReader {
         })
     }
 
-    /// The topic's lock is held: hands deliveries to a transaction, all of them or none.
+    /// Hands deliveries to a transaction, all of them or none.
     pub(crate) fn attach(&self, broker: &Broker, tags: &[Tag], transaction: u64) -> Result<()> {
         if self.check().is_err() || self.browser.is_some() {
             return Err(void());
         }
-        let mut state: MutexGuard<'_, State> = self.topic.lock(broker)?;
+        let mut state = self.topic.lock(broker)?;
         state.group_of(&self.reading)?.attach(self.id, tags, transaction)
+    }
+
+    /// A delivery of a transaction comes again.
+    pub(crate) fn roll_back(&self, broker: &Arc<Broker>, tag: Tag, transaction: u64) {
+        let Ok(mut state) = self.topic.lock(broker) else { return };
+        if let Some(group) = self.group(&mut state) {
+            group.roll_back(self.id, tag, transaction);
+        }
+        self.topic.settle_down(&mut state, broker);
     }
 
     /// The group of this consumer, if it is still a member of one.

@@ -26,6 +26,7 @@ use crate::sync::Mutex;
 use crate::timer::Timed;
 
 pub(crate) use consumer::{TopicConsumer, TopicReader};
+pub(crate) use reading::void;
 pub(crate) use state::State;
 
 /// A topic.

@@ -4,15 +4,11 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use mq_core::driver::{Batch, Receipt};
-use mq_core::{Error, Kind, Message, Result, Timestamp};
+use mq_core::{Error, Message, Result, Timestamp};
 
 use super::{State, Topic};
 use crate::broker::Broker;
-
-/// Bytes that a message counts.
-fn weight(message: &Message) -> u32 {
-    u32::try_from(message.weight()).unwrap_or(u32::MAX)
-}
+use crate::queue::{Admission, Stop, weight};
 
 impl Topic {
     /// Refuses what a producer must not send here.
@@ -28,24 +24,31 @@ impl Topic {
         Err(Error::invalid(text))
     }
 
-    /// Takes room for a message in the broker's bound. `None` if it has to wait.
-    pub(crate) fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Option<Result<()>> {
+    /// Takes room for a message in the broker's bound.
+    fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Admission {
         if let Err(refused) = self.check(message) {
-            return Some(Err(refused));
+            return Admission::No(refused);
         }
-        let weight = weight(message);
-        if broker.pool().take(&mut state.credit, weight) {
-            return Some(Ok(()));
+        if broker.pool().take(&mut state.credit, weight(message)) {
+            return Admission::Yes;
         }
-        (u64::from(weight) > broker.pool().max_bytes()).then(|| {
-            let text =
-                format!("the message has {weight} bytes, more than the broker may hold; raise max_bytes");
-            Err(Error::new(Kind::TooLarge, text))
-        })
+        broker.check_weight(message).map_or_else(Admission::No, |()| Admission::Wait(Stop::Broker))
+    }
+
+    /// Stores a message beyond the bounds.
+    pub(crate) fn put_forced(&self, state: &mut State, broker: &Broker, message: Message) {
+        broker.pool().force(&mut state.credit, weight(&message));
+        self.put(state, message, broker.clock().now());
+    }
+
+    /// Stores a message whose room was drawn from the broker's pool.
+    pub(crate) fn put_drawn(&self, state: &mut State, broker: &Broker, message: Message) {
+        self.put(state, message, broker.clock().now());
     }
 
     /// Stores a message whose room is taken.
-    pub(crate) fn put(&self, state: &mut State, message: Message, now: Timestamp) -> Receipt {
+    #[allow(clippy::unused_self)] // beside the other ways to store
+    fn put(&self, state: &mut State, message: Message, now: Timestamp) -> Receipt {
         state.store(message, now).map_or(Receipt::ONE, Receipt::at)
     }
 
@@ -55,8 +58,7 @@ impl Topic {
     /// `NotFound` if the topic was deleted.
     pub(crate) fn store(&self, broker: &Arc<Broker>, message: Message) -> Result<()> {
         let mut state = self.lock(broker)?;
-        broker.pool().force(&mut state.credit, weight(&message));
-        self.put(&mut state, message, broker.clock().now());
+        self.put_forced(&mut state, broker, message);
         self.settle_down(&mut state, broker);
         Ok(())
     }
@@ -68,9 +70,9 @@ impl Topic {
         let mut done = true;
         while let Some(item) = batch.peek() {
             match self.admit(&mut state, broker, &item.message) {
-                Some(Ok(())) => batch.finish_next(|item| Ok(self.put(&mut state, item.message, now))),
-                Some(Err(error)) => batch.finish_next(|_| Err(error)),
-                None => {
+                Admission::Yes => batch.finish_next(|item| Ok(self.put(&mut state, item.message, now))),
+                Admission::No(error) => batch.finish_next(|_| Err(error)),
+                Admission::Wait(_) => {
                     done = false;
                     break;
                 }
