@@ -5,7 +5,7 @@
 //! publishes.
 
 use std::future::{Future, poll_fn};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,19 +15,24 @@ use mq_core::driver::{
     Applied, Change, Connection, ConnectionInfo, Connector, ConsumerOptions, Described, Event, HalfOptions,
     Query, Target, TransactionOptions, Unsupported,
 };
+use mq_core::protocol::objects;
 use mq_core::url::Host;
 use mq_core::{Backend, Error, Kind, Result};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::config::{RabbitConfig, Shown};
-use crate::consumer::QueueConsumer;
+use crate::consumer::RabbitConsumer;
+use crate::delay::Delays;
 use crate::error::{self, BACKEND};
 use crate::exchange::RabbitExchange;
 use crate::preflight::{self, Version};
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
-use crate::{info, topology};
+use crate::{forward, info, topology};
 
+/// Channels that are kept for administration.
+const IDLE_CHANNELS: usize = 4;
 /// Events that wait for the core.
 const EVENTS: usize = 64;
 
@@ -106,6 +111,8 @@ pub(crate) struct Links {
     consuming: lapin::Connection,
     config: Arc<RabbitConfig>,
     version: Version,
+    /// Channels for administration that have not been closed by a refusal.
+    idle: Mutex<Vec<Channel>>,
 }
 
 impl Admin {
@@ -114,14 +121,27 @@ impl Admin {
         error::within("open a channel", self.limit(), self.links.consuming.create_channel()).await
     }
 
-    /// Runs one piece of work on a throw-away channel: a refusal closes the channel and nothing else.
+    /// Runs one piece of work on a channel that does nothing else: a refusal closes it and harms nobody.
     pub(crate) async fn run<T, W: Future<Output = lapin::Result<T>>>(
         &self,
         operation: &'static str,
         work: impl FnOnce(Channel) -> W,
     ) -> Result<T> {
-        let channel = self.channel().await?;
-        error::within(operation, self.limit(), work(channel.clone())).await
+        let idle = self.idle().pop().filter(|c| c.status().connected());
+        let channel = match idle {
+            Some(channel) => channel,
+            None => self.channel().await?,
+        };
+        let result = error::within(operation, self.limit(), work(channel.clone())).await;
+        let mut idle = self.idle();
+        if result.is_ok() && idle.len() < IDLE_CHANNELS {
+            idle.push(channel);
+        }
+        result
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.links.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As [`run`](Self::run); `None` if the broker answers that the object does not exist.
@@ -169,6 +189,15 @@ pub struct RabbitConnection {
     events: Mutex<mpsc::Receiver<Event>>,
     /// The publishing channel that all producers share; a new one when it has died.
     shared: Mutex<Option<Publisher>>,
+    delays: Arc<Delays>,
+    /// The forwarder of what is due; ends with the connection.
+    forwarder: JoinHandle<()>,
+}
+
+impl Drop for RabbitConnection {
+    fn drop(&mut self) {
+        self.forwarder.abort();
+    }
 }
 
 impl RabbitConnection {
@@ -192,9 +221,20 @@ impl RabbitConnection {
             .map_err(|e| error::classify_connect(&e))?;
         let info = info::describe(version, &config);
         let (tell, events) = mpsc::channel(EVENTS);
-        let links = Arc::new(Links { publishing, consuming, config, version });
-        tokio::spawn(watch(Arc::downgrade(&links), listen(&links), tell));
-        Ok(Self { admin: Admin { links }, info, events: Mutex::new(events), shared: Mutex::new(None) })
+        let links = Arc::new(Links { publishing, consuming, config, version, idle: Mutex::default() });
+        tokio::spawn(watch(Arc::downgrade(&links), listen(&links), tell.clone()));
+        let admin = Admin { links };
+        let delays = Arc::new(Delays::new(&admin));
+        let forwarder = tokio::spawn(forward::run(admin.clone(), Arc::clone(&delays), tell));
+        Ok(Self { admin, info, events: Mutex::new(events), shared: Mutex::default(), delays, forwarder })
+    }
+
+    /// Takes part in forwarding what is due, if anybody has made the queue for it.
+    async fn forward(&self) -> Result<()> {
+        if !self.delays.is_used() && self.admin.queue_exists(objects::DUE).await? {
+            self.delays.mark_used();
+        }
+        Ok(())
     }
 
     /// The publisher that all producers share.
@@ -209,7 +249,7 @@ impl RabbitConnection {
         Ok(publisher)
     }
 
-    fn shared(&self) -> std::sync::MutexGuard<'_, Option<Publisher>> {
+    fn shared(&self) -> MutexGuard<'_, Option<Publisher>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -280,7 +320,7 @@ fn lost(e: &lapin::Error) -> Error {
 impl Connection for RabbitConnection {
     type Producer = RabbitProducer;
     type Exchange = RabbitExchange;
-    type Consumer = QueueConsumer;
+    type Consumer = RabbitConsumer;
     type Transaction = Unsupported;
     type Half = Unsupported;
     type HalfLog = Unsupported;
@@ -298,22 +338,16 @@ impl Connection for RabbitConnection {
     }
 
     async fn open_producer(&self, target: &Target) -> Result<RabbitProducer> {
-        if !self.admin.queue_exists(&target.name).await? {
-            return Err(target.not_found().with_backend(BACKEND));
-        }
-        Ok(RabbitProducer::new(self.publisher().await?, target.clone(), self.admin.grace()))
+        RabbitProducer::open(&self.admin, self.publisher().await?, Arc::clone(&self.delays), target).await
     }
 
     async fn open_exchange(&self, name: &str) -> Result<RabbitExchange> {
-        if !topology::exchange_exists(&self.admin, name).await? {
-            return Err(Error::not_found("exchange", name).with_backend(BACKEND));
-        }
-        // A publish to an exchange that has gone closes the channel: nobody else may be on it.
-        Ok(RabbitExchange::new(self.admin.publisher().await?, name, self.admin.grace()))
+        RabbitExchange::open(&self.admin, Arc::clone(&self.delays), name).await
     }
 
-    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<QueueConsumer> {
-        QueueConsumer::open(&self.admin, options).await
+    async fn open_consumer(&self, options: &ConsumerOptions) -> Result<RabbitConsumer> {
+        self.forward().await?;
+        RabbitConsumer::open(&self.admin, options).await
     }
 
     async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
@@ -337,6 +371,7 @@ impl Connection for RabbitConnection {
     }
 
     async fn close(&self) -> Result<()> {
+        self.forwarder.abort();
         let grace = self.admin.grace();
         let links = &self.admin.links;
         // The publishing connection may be blocked by an alarm and then never answers: both at once, each with a

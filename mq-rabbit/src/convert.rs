@@ -5,8 +5,9 @@ use std::sync::Arc;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use mq_core::limits::RESERVED_NAME;
 use mq_core::protocol::{Field, Natives, Parts, Route, Value, headers, names};
-use mq_core::{Error, Message, Result, Timestamp};
+use mq_core::{DeathReason, Error, Message, Result, Timestamp};
 
 /// The number of a publish on its channel, by which a returned message is told. Ours alone: stripped on arrival.
 pub(crate) const SEQUENCE: &str = "mq-seq";
@@ -187,10 +188,37 @@ pub(crate) fn decode_routed(delivery: Delivery) -> (Message, Option<Route>) {
     let (parts, rest) = parts_of(&delivery.properties, delivery.data);
     let route = parts.route().cloned();
     let mut message = parts.finish();
+    if let Some((reason, source)) = broker_death(&delivery.properties)
+        && message.trail().is_none_or(|t| t.reason.is_none())
+    {
+        message.trail_mut().bury(reason, &source, None);
+    }
     if !rest.is_empty() {
         message.set_native(Arc::new(rest));
     }
     (message, route)
+}
+
+/// Where and why the broker itself dead-lettered it: the newest entry that is not one of our delay levels.
+fn broker_death(properties: &BasicProperties) -> Option<(DeathReason, String)> {
+    let text = |table: &FieldTable, key: &str| match table.inner().get(key)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        _ => None,
+    };
+    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else {
+        return None;
+    };
+    deaths.as_slice().iter().find_map(|death| {
+        let AMQPValue::FieldTable(death) = death else { return None };
+        let queue = text(death, "queue").filter(|q| !q.starts_with(RESERVED_NAME))?;
+        let reason = match text(death, "reason")?.as_str() {
+            "delivery_limit" => DeathReason::Deaths,
+            "expired" => DeathReason::Expired,
+            "rejected" => DeathReason::Rejected,
+            _ => return None,
+        };
+        Some((reason, queue))
+    })
 }
 
 /// A message as it arrived.

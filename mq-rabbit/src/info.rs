@@ -1,5 +1,7 @@
 //! What a connection to this version can do.
 
+use std::time::Duration;
+
 use mq_core::driver::{ConnectionInfo, CoreDuties};
 use mq_core::{Atomicity, Capabilities, Limits, Order, Sharing, Support};
 
@@ -20,6 +22,23 @@ const TRANSACTIONS: Support = Support::Emulated {
     caveat: "the acks follow the sends; a crash between them repeats the inputs",
 };
 
+const DELAY: Support = Support::Emulated {
+    cost: "one quorum write for each set bit of the delay in units of 100 ms, 24 queues for the whole vhost",
+    caveat: "a duplicate is possible at each hop; a restart of the broker delays by the outage at most",
+};
+const BROWSE: Support = Support::Emulated {
+    cost: "one round trip for each message",
+    caveat: "messages are hidden from consumers meanwhile; before RabbitMQ 4.3 each look counts as a death",
+};
+const CLASSIC_PRIORITY: Support = Support::Emulated {
+    cost: "a classic queue, on one node",
+    caveat: "deaths are not counted on it; RabbitMQ 4.3 has priorities on quorum queues",
+};
+/// How late a due message may be on an idle system: rounding up, and a hop for each level.
+const TICK: Duration = Duration::from_secs(1);
+/// The broker's default before it takes an unsettled delivery back.
+const UNACKED_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// The capabilities of this broker.
 pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInfo {
     let mut can = Capabilities::default();
@@ -29,12 +48,18 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
     can.retry = RETRY;
     can.ttl = TTL;
     can.transactions = TRANSACTIONS;
+    can.delay = DELAY;
+    can.browse = BROWSE;
+    can.priority = if version.is_4_3() { Support::Native } else { CLASSIC_PRIORITY };
     can.sharing = Sharing::PerMessage;
     can.order = Order::Queue;
     can.atomicity = Atomicity::SendsThenAcks;
-    can.comparable = &["max_messages", "max_bytes", "max_deaths", "exclusive", "kind", "alternate"];
+    can.comparable =
+        &["max_messages", "max_bytes", "overflow", "max_deaths", "exclusive", "ttl", "kind", "alternate"];
     let mut limits = Limits::default();
     limits.max_body = config.max_body;
+    limits.delay_tick = TICK;
+    limits.max_hold = Some(UNACKED_TIMEOUT);
     can.limits = limits;
     let mut core = CoreDuties::default();
     core.retry = true;

@@ -21,7 +21,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::convert::SEQUENCE;
 use crate::correlate::{Correlation, Outcome};
+use crate::delay::Delay;
 use crate::error::{self, BACKEND};
+use crate::patient::Patient;
 
 /// Publishes that wait for the task.
 const QUEUED: usize = 256;
@@ -48,6 +50,8 @@ pub(crate) struct Job {
 pub(crate) enum Answer {
     /// A message of the application, and what its outcome means.
     Ticket(Ticket, Meaning, Pending),
+    /// The same, on its way to a queue that makes its senders wait when it is full.
+    Patient(Box<Patient>),
     /// A record of our own.
     Reply(oneshot::Sender<Result<Outcome>>),
 }
@@ -62,11 +66,16 @@ pub(crate) enum Meaning {
         /// Matching no queue is an error.
         mandatory: bool,
     },
+    /// It entered the delay levels.
+    Delayed(Arc<Delay>, Receipt),
 }
 
 impl Meaning {
-    fn receipt(&self, outcome: Outcome) -> Result<Receipt> {
-        match (outcome, self) {
+    pub(crate) fn receipt(&self, result: Result<Outcome>) -> Result<Receipt> {
+        if let Self::Delayed(delay, receipt) = self {
+            return delayed(delay, *receipt, result);
+        }
+        match (result?, self) {
             (Outcome::Stored, Self::Target(_)) => Ok(Receipt::ONE),
             (Outcome::Stored, Self::Exchange { .. }) => Ok(Receipt::routed(Routed::Some)),
             (Outcome::Returned, Self::Target(target)) => Err(target.not_found()),
@@ -78,16 +87,37 @@ impl Meaning {
             (Outcome::Refused, _) => {
                 Err(Error::new(Kind::RateLimited, "a queue is full and refuses the message; try again later"))
             }
+            (Outcome::Stored | Outcome::Returned, Self::Delayed(..)) => Err(gone()),
+        }
+    }
+}
+
+/// The levels take everything as long as they are complete.
+fn delayed(delay: &Delay, receipt: Receipt, result: Result<Outcome>) -> Result<Receipt> {
+    match result {
+        Ok(Outcome::Stored) => Ok(receipt),
+        Err(e) if e.kind() != Kind::NotFound => Err(e),
+        incomplete => {
+            delay.mark_broken();
+            let fate = incomplete.map_or_else(|e| e.fate(), |_| Fate::Rejected);
+            let error = Error::disconnected("a delay level of mq is missing; it is declared anew");
+            Err(error.with_fate(fate).with_backend(BACKEND))
         }
     }
 }
 
 impl Answer {
+    /// It was never handed over.
+    pub(crate) fn refuse(self, error: Error) {
+        self.give(Err(error));
+    }
+
     fn give(self, result: Result<Outcome>) {
         match self {
             Self::Ticket(ticket, meaning, _pending) => {
-                ticket.done(result.and_then(|outcome| meaning.receipt(outcome)));
+                ticket.done(meaning.receipt(result));
             }
+            Self::Patient(patient) => patient.answer(result),
             // Nobody waits any more: the caller was cancelled.
             Self::Reply(reply) => drop(reply.send(result)),
         }
@@ -328,14 +358,14 @@ mod tests {
     #[test]
     fn outcomes_by_meaning() {
         let queue = Meaning::Target(Target::queue("q"));
-        assert_eq!(queue.receipt(Outcome::Stored).unwrap(), Receipt::ONE);
-        assert_eq!(queue.receipt(Outcome::Returned).unwrap_err().kind(), Kind::NotFound);
-        let refused = queue.receipt(Outcome::Refused).unwrap_err();
+        assert_eq!(queue.receipt(Ok(Outcome::Stored)).unwrap(), Receipt::ONE);
+        assert_eq!(queue.receipt(Ok(Outcome::Returned)).unwrap_err().kind(), Kind::NotFound);
+        let refused = queue.receipt(Ok(Outcome::Refused)).unwrap_err();
         assert_eq!((refused.kind(), refused.fate()), (Kind::RateLimited, Fate::Rejected));
         let loose = Meaning::Exchange { mandatory: false };
-        assert!(loose.receipt(Outcome::Returned).unwrap().routed.is_none());
+        assert!(loose.receipt(Ok(Outcome::Returned)).unwrap().routed.is_none());
         let strict = Meaning::Exchange { mandatory: true };
-        assert_eq!(strict.receipt(Outcome::Returned).unwrap_err().kind(), Kind::Unroutable);
+        assert_eq!(strict.receipt(Ok(Outcome::Returned)).unwrap_err().kind(), Kind::Unroutable);
     }
 
     #[tokio::test]

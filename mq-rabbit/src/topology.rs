@@ -7,10 +7,12 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{ExchangeKind as NativeKind, Queue};
 use mq_core::driver::{Applied, Change, Count, Depth, Described, Query, Sort};
-use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, Kind, QueueSpec, Result};
+use mq_core::protocol::objects;
+use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, QueueSpec, Result};
 
 use crate::connection::Admin;
 use crate::convert;
+use crate::note::Note;
 use crate::plan::{self, Plan};
 
 /// Applies one change.
@@ -34,7 +36,9 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
         Query::Depth(queue) => {
             let found = find_queue(admin, queue).await?.ok_or_else(|| Error::not_found("queue", queue))?;
             // AMQP tells neither what is in flight nor what waits in the delay levels for this queue.
-            let ready = Count::Exact(u64::from(found.message_count()));
+            let again = find_queue(admin, &objects::again(queue)).await?;
+            let copies = again.map_or(0, |q| u64::from(q.message_count()));
+            let ready = Count::Exact(u64::from(found.message_count()) + copies);
             Ok(Described::Depth(Depth::new(ready, Count::Unknown, Count::Unknown)))
         }
         _ => Err(Error::unsupported("this question is not answered on RabbitMQ")),
@@ -76,6 +80,7 @@ async fn declare_queue(admin: &Admin, spec: &QueueSpec) -> Result<Applied> {
     for plan in plan::queue(spec, admin.version())? {
         make_queue(admin, plan).await?;
     }
+    Note::of(spec).keep(admin, &spec.name).await?;
     Ok(Applied::Done)
 }
 
@@ -158,7 +163,8 @@ async fn delete(admin: &Admin, sort: Sort, name: &str) -> Result<Applied> {
             .await?
             .is_some(),
         Sort::Queue => {
-            let again = delete_queue(admin, &mq_core::protocol::objects::again(name)).await?;
+            let again = delete_queue(admin, &objects::again(name)).await?;
+            Note::forget(admin, name).await?;
             delete_queue(admin, name).await? | again
         }
         _ => return Err(Error::unsupported("this cannot be deleted on RabbitMQ")),
@@ -177,11 +183,14 @@ pub(crate) async fn delete_queue(admin: &Admin, name: &str) -> Result<bool> {
 }
 
 async fn purge(admin: &Admin, queue: &str) -> Result<Applied> {
-    let removed = admin
-        .run("purge", |channel| async move {
-            channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await
-        })
-        .await
-        .map_err(|e| if e.kind() == Kind::NotFound { Error::not_found("queue", queue) } else { e })?;
-    Ok(Applied::Purged(Count::Exact(u64::from(removed))))
+    let again = objects::again(queue);
+    let purge = |name: String| async move {
+        let purge = |channel: lapin::Channel| async move {
+            channel.queue_purge(name.as_str().into(), QueuePurgeOptions::default()).await
+        };
+        admin.find("purge", purge).await
+    };
+    let main = purge(queue.to_owned()).await?.ok_or_else(|| Error::not_found("queue", queue))?;
+    let copies = purge(again).await?.unwrap_or(0);
+    Ok(Applied::Purged(Count::Exact(u64::from(main) + u64::from(copies))))
 }

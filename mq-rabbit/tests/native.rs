@@ -4,6 +4,8 @@
 //! The brokers are found by `MQ_RABBIT_URL` and `MQ_RABBIT4_URL`, or in the state file of `cargo xtask brokers`.
 //! Without a broker its tests are reported as ignored; with `CI=true` they fail.
 
+#[path = "native/delay.rs"]
+mod delay;
 #[path = "native/fates.rs"]
 mod fates;
 #[path = "native/faults.rs"]
@@ -25,9 +27,15 @@ fn main() {
     let args = libtest_mimic::Arguments::from_args();
     let mut trials = Vec::new();
     for broker in harness::brokers() {
-        for group in
-            [fates::TESTS, faults::TESTS, foreign::TESTS, login::TESTS, settle::TESTS, topology::TESTS]
-        {
+        for group in [
+            delay::TESTS,
+            fates::TESTS,
+            faults::TESTS,
+            foreign::TESTS,
+            login::TESTS,
+            settle::TESTS,
+            topology::TESTS,
+        ] {
             trials.extend(group.iter().map(|(name, test)| broker.trial(name, *test)));
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mq_core::Kind;
 use mq_core::driver::{Connection, Consumer, Control, Flushed, Settle, Tag};
+use mq_core::{DeathReason, Kind};
 
 use crate::harness::{Broker, produce, shared, take, text, texts, until_ready};
 
@@ -62,6 +62,8 @@ async fn deaths_lead_to_the_dead_letter_queue(broker: Broker) {
     let incoming = take(&dead, 1).await.remove(0);
     assert_eq!(text(&incoming), "0");
     assert!(incoming.message.headers().is_empty(), "{:?}", incoming.message);
+    let trail = incoming.message.trail().unwrap();
+    assert_eq!((trail.reason, trail.source.as_deref()), (Some(DeathReason::Deaths), Some(queue.as_str())));
 }
 
 /// An unknown tag on the wire would close the channel.

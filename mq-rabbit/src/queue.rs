@@ -1,0 +1,92 @@
+//! Reads a queue: one channel for each consumer, so that a closed channel takes nobody along.
+
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::options::BasicConsumeOptions;
+use lapin::types::FieldTable;
+use mq_core::driver::{AckNow, Arrival, Consumer, ConsumerOptions, Control, Flushed, Incoming, Settle, Tag};
+use mq_core::protocol::objects;
+use mq_core::{Error, Kind, Result};
+
+use crate::connection::Admin;
+use crate::consumer::next_consumer;
+use crate::convert;
+use crate::inbox::Inbox;
+use crate::note::Note;
+
+/// Competes for the messages of a queue.
+#[derive(Debug)]
+pub(crate) struct QueueConsumer {
+    id: u64,
+    inbox: Inbox,
+    /// Expiry of messages that bring none.
+    ttl: Option<Duration>,
+}
+
+impl QueueConsumer {
+    pub(crate) async fn open(admin: &Admin, options: &ConsumerOptions) -> Result<Self> {
+        let queue = &options.source.name;
+        let inbox = Inbox::open(admin, queue).await?;
+        let plain = BasicConsumeOptions::default();
+        inbox.consume(queue, options.prefetch, FieldTable::default(), plain).await?;
+        let companion = objects::again(queue);
+        if admin.queue_exists(&companion).await? {
+            inbox.consume(&companion, options.prefetch, FieldTable::default(), plain).await?;
+        }
+        let ttl = Note::read(admin, queue).await?.ttl;
+        Ok(Self { id: next_consumer(), inbox, ttl })
+    }
+
+    fn arrival(&self, delivery: Delivery) -> Arrival {
+        let tag = Tag { consumer: self.id, epoch: 0, seq: delivery.delivery_tag };
+        let deaths = convert::deaths(&delivery.properties);
+        let mut message = convert::decode(delivery);
+        if let (Some(ttl), None) = (self.ttl, message.expires()) {
+            let start = message.due().unwrap_or_default().max(message.timestamp());
+            message.set_expires(Some(start.plus(ttl)));
+        }
+        Arrival::Delivery(Incoming::new(tag, message).with_deaths(deaths))
+    }
+}
+
+impl Consumer for QueueConsumer {
+    async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
+        self.inbox.receive(max, wait, |delivery| into.push(self.arrival(delivery))).await
+    }
+
+    fn ack(&self, tags: &[Tag]) -> AckNow {
+        for tag in tags.iter().filter(|t| t.consumer == self.id) {
+            self.inbox.ack(tag.seq);
+        }
+        AckNow::Recorded
+    }
+
+    async fn flush(&self) -> Result<Flushed> {
+        self.inbox.flush().await
+    }
+
+    async fn settle(&self, tag: Tag, how: Settle) -> Result<()> {
+        match how {
+            Settle::Requeue if tag.consumer == self.id => self.inbox.requeue(tag.seq).await,
+            Settle::Requeue => Err(Error::new(Kind::Fenced, "the delivery belongs to another consumer")),
+            Settle::Extend(_) => Err(Error::unsupported(
+                "RabbitMQ has no lease to extend; a delivery is held until the channel ends",
+            )),
+            _ => Err(Error::unsupported("RabbitMQ has no such settlement")),
+        }
+    }
+
+    async fn control(&self, control: Control) -> Result<()> {
+        match control {
+            Control::Pause => self.inbox.pause(true),
+            Control::Resume => self.inbox.pause(false),
+            _ => return Err(Error::unsupported("a queue has no position to seek; use a topic")),
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inbox.close().await
+    }
+}
