@@ -17,11 +17,18 @@ struct Arguments {
 enum What {
     /// The memory broker against a bare channel.
     Memory(memory::Options),
+    /// One figure of a fresh process: messages, queues or delays.
+    #[command(hide = true)]
+    Weigh {
+        /// Which one.
+        what: String,
+    },
 }
 
 fn main() {
     let outcome = match Arguments::parse().what {
         What::Memory(options) => memory::run(&options),
+        What::Weigh { what } => memory::weight::child(&what),
     };
     if let Err(error) = outcome {
         eprintln!("bench: {error}");

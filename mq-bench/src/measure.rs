@@ -61,6 +61,11 @@ impl Quiet {
         Self { since: Instant::now(), machine: machine_ticks(), own: own_ticks() }
     }
 
+    /// Busy time of this process, as a part of one core.
+    pub(crate) fn own(&self) -> f64 {
+        count(own_ticks() - self.own) / (self.since.elapsed().as_secs_f64() * 100.0)
+    }
+
     pub(crate) fn others(&self) -> f64 {
         let wall = self.since.elapsed().as_secs_f64() * 100.0;
         let others = (machine_ticks() - self.machine).saturating_sub(own_ticks() - self.own);

@@ -2,6 +2,9 @@
 
 mod channel;
 mod flow;
+mod latency;
+mod routing;
+pub(crate) mod weight;
 
 use std::time::Duration;
 
@@ -41,7 +44,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     ];
     let series = interleave(&mut runs, options.rounds);
     drop(runs);
-    let rows = rows(&series);
+    let mut rows = rows(&series);
+    rows.extend(latency::rows(&runtime, options.rounds.min(3)));
+    rows.extend(routing::rows());
+    rows.extend(weight::rows()?);
     publish("memory", &rows, &notes(&series, quiet.others()))?;
     Ok(())
 }
