@@ -8,6 +8,7 @@ use mq_core::driver::{ConnectionInfo, Event, Sort, Target};
 use mq_core::{Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
 
 use crate::config::Settings;
+use crate::faults::Faults;
 use crate::link::Link;
 use crate::names::{Names, Object};
 use crate::pool::Pool;
@@ -32,6 +33,7 @@ pub(crate) struct Broker {
     pool: Pool,
     timer: Timer,
     pub(crate) names: Names,
+    pub(crate) faults: Faults,
     /// Delayed publishes.
     pub(crate) scheduled: Arc<Scheduled>,
     links: Mutex<BTreeMap<u64, Weak<Link>>>,
@@ -44,6 +46,7 @@ impl Broker {
             pool: Pool::new(settings.max_messages, settings.max_bytes),
             timer: Timer::default(),
             names: Names::default(),
+            faults: Faults::default(),
             scheduled: Scheduled::new(),
             links: Mutex::new(BTreeMap::new()),
             settings,
@@ -79,6 +82,9 @@ impl Broker {
     pub(crate) fn connect(&self) -> Arc<Link> {
         let link = Link::new();
         self.links.lock().insert(link.id, Arc::downgrade(&link));
+        if let Some(reason) = self.faults.blocked() {
+            link.tell(Event::Blocked(reason));
+        }
         link
     }
 
@@ -92,14 +98,6 @@ impl Broker {
         self.links.lock().remove(&link);
         for queue in self.names.owned_by(link) {
             self.delete_queue(&queue);
-        }
-    }
-
-    /// Ends all connections as a restart of a broker does: what is durable stays, what was held comes again with a
-    /// death counted, exclusive queues are gone.
-    pub(crate) fn restart(self: &Arc<Self>) {
-        for link in self.links() {
-            link.end(self, &Error::disconnected("the broker was restarted; connect again"), true);
         }
     }
 

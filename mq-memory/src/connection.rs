@@ -15,6 +15,7 @@ use crate::link::{Link, Opened};
 use crate::names::Object;
 use crate::producer::{MemoryProducer, To};
 use crate::queue::{Browser, QueueConsumer};
+use crate::switchboard::Operation;
 use crate::topic::{Topic, TopicConsumer};
 use crate::transaction::MemoryTransaction;
 
@@ -77,6 +78,21 @@ impl MemoryConnection {
     }
 }
 
+impl MemoryConnection {
+    /// Runs an operation of this connection through what the switchboard has armed.
+    async fn faulty<T: Send>(
+        &self,
+        operation: Operation,
+        act: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        let act = async {
+            self.link.check()?;
+            act()
+        };
+        self.broker.faults.run(operation, || self.link.check(), act).await
+    }
+}
+
 impl Connection for MemoryConnection {
     type Producer = MemoryProducer;
     type Exchange = MemoryExchange;
@@ -90,50 +106,57 @@ impl Connection for MemoryConnection {
     }
 
     async fn apply(&self, change: &Change) -> Result<Applied> {
-        self.link.check()?;
-        self.change(change)
+        self.faulty(Operation::Apply, || self.change(change)).await
     }
 
     async fn describe(&self, query: &Query) -> Result<Described> {
-        self.link.check()?;
-        self.answer(query)
+        self.faulty(Operation::Describe, || self.answer(query)).await
     }
 
     async fn open_producer(&self, target: &Target) -> Result<MemoryProducer> {
-        self.link.check()?;
-        let to = match self.broker.names.find(target)? {
-            Object::Queue(queue) => {
-                self.broker.check_owner(&queue, self.link.id)?;
-                To::Queue(queue)
-            }
-            Object::Topic(topic) => To::Topic(topic),
-        };
-        Ok(MemoryProducer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), to })
+        self.faulty(Operation::Open, || {
+            let to = match self.broker.names.find(target)? {
+                Object::Queue(queue) => {
+                    self.broker.check_owner(&queue, self.link.id)?;
+                    To::Queue(queue)
+                }
+                Object::Topic(topic) => To::Topic(topic),
+            };
+            Ok(MemoryProducer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), to })
+        })
+        .await
     }
 
     async fn open_exchange(&self, name: &str) -> Result<MemoryExchange> {
-        self.link.check()?;
-        self.demand_exchanges()?;
-        let exchange = self.broker.names.exchange(name).ok_or_else(|| Error::not_found("exchange", name))?;
-        Ok(MemoryExchange { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), exchange })
+        self.faulty(Operation::Open, || {
+            self.demand_exchanges()?;
+            let exchange =
+                self.broker.names.exchange(name).ok_or_else(|| Error::not_found("exchange", name))?;
+            Ok(MemoryExchange { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), exchange })
+        })
+        .await
     }
 
     async fn open_consumer(&self, options: &ConsumerOptions) -> Result<MemoryConsumer> {
-        self.link.check()?;
-        let from = match self.broker.names.find(&options.source)? {
-            Object::Queue(_) => self.open_on_queue(options)?,
-            Object::Topic(topic) => self.open_on_topic(&topic, options)?,
-        };
-        Ok(MemoryConsumer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), from })
+        self.faulty(Operation::Open, || {
+            let from = match self.broker.names.find(&options.source)? {
+                Object::Queue(_) => self.open_on_queue(options)?,
+                Object::Topic(topic) => self.open_on_topic(&topic, options)?,
+            };
+            Ok(MemoryConsumer { broker: Arc::clone(&self.broker), link: Arc::clone(&self.link), from })
+        })
+        .await
     }
 
     async fn begin(&self, options: &TransactionOptions) -> Result<MemoryTransaction> {
-        self.link.check()?;
-        self.demand(Ability::Transactions)?;
-        if self.broker.settings().core.transactions {
-            return Err(Error::unsupported("transactions are the core's duty here"));
-        }
-        MemoryTransaction::begin(&self.broker, &self.link, options)
+        self.faulty(Operation::Begin, || {
+            self.demand(Ability::Transactions)?;
+            if self.broker.settings().core.transactions {
+                return Err(Error::unsupported("transactions are the core's duty here"));
+            }
+            MemoryTransaction::begin(&self.broker, &self.link, options)
+        })
+        .await
     }
 
     async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {

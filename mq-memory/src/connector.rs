@@ -9,6 +9,7 @@ use mq_core::driver::Connector;
 use crate::broker::Broker;
 use crate::config::MemoryConfig;
 use crate::connection::MemoryConnection;
+use crate::switchboard::{Operation, Switchboard};
 use crate::sync::Mutex;
 
 /// Brokers that are shared in the process, by name. They live as long as their last connector or connection.
@@ -39,12 +40,27 @@ impl MemoryConnector {
         shared.insert(name.clone(), Arc::downgrade(&broker));
         Ok(Self { broker })
     }
+
+    /// The switchboard of its broker: faults on demand, for tests.
+    #[must_use]
+    pub fn switchboard(&self) -> Switchboard {
+        Switchboard::new(Arc::clone(&self.broker))
+    }
+}
+
+/// The shared broker of this name.
+pub(crate) fn shared(name: &str) -> Option<Arc<Broker>> {
+    SHARED.lock().get(name).and_then(Weak::upgrade)
 }
 
 impl Connector for MemoryConnector {
     type Connection = MemoryConnection;
 
     async fn connect(&self) -> Result<MemoryConnection> {
-        Ok(MemoryConnection::open(&self.broker))
+        let open = async {
+            self.broker.faults.check_up(self.broker.clock().now())?;
+            Ok(MemoryConnection::open(&self.broker))
+        };
+        self.broker.faults.run(Operation::Connect, || Ok(()), open).await
     }
 }

@@ -6,8 +6,10 @@ use mq_core::Result;
 use mq_core::driver::{Batch, Producer};
 
 use crate::broker::Broker;
+use crate::faults::Plain;
 use crate::link::Link;
 use crate::queue::Queue;
+use crate::switchboard::Operation;
 use crate::topic::Topic;
 
 /// A producer of a memory broker. The hand-over of a message is its confirm.
@@ -27,14 +29,24 @@ pub(crate) enum To {
 
 impl Producer for MemoryProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
-        match &self.to {
-            To::Queue(queue) => queue.send_batch(&self.broker, batch, || self.link.check()).await,
-            To::Topic(topic) => topic.send_batch(&self.broker, batch, || self.link.check()).await,
+        let faults = &self.broker.faults;
+        if faults.is_armed() {
+            return faults.send(Operation::Send, || self.link.check(), batch, self).await;
         }
+        self.plain(batch).await
     }
 
     async fn close(&self) -> Result<()> {
         // Nothing is on its way: what was handed over is stored.
         Ok(())
+    }
+}
+
+impl Plain for MemoryProducer {
+    async fn plain(&self, batch: &mut Batch) -> Result<()> {
+        match &self.to {
+            To::Queue(queue) => queue.send_batch(&self.broker, batch, || self.link.check()).await,
+            To::Topic(topic) => topic.send_batch(&self.broker, batch, || self.link.check()).await,
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::link::{Link, Opened};
 use crate::names::Object;
 use crate::pool::Credit;
 use crate::queue::{Admission, weight};
+use crate::switchboard::Operation;
 use crate::sync::Mutex;
 use crate::timer::Timed;
 use crate::topic::void;
@@ -86,6 +87,17 @@ impl MemoryTransaction {
 }
 
 impl Open {
+    /// Runs an operation through what the switchboard has armed.
+    async fn faulty<T>(
+        &self,
+        operation: Operation,
+        act: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let alive = || self.link.check();
+        alive()?;
+        self.broker.faults.run(operation, alive, act).await
+    }
+
     /// Works on the step, unless the transaction has ended.
     fn with<T>(&self, run: impl FnOnce(&mut Step) -> Result<T>) -> Result<T> {
         match &mut *self.state.lock() {
@@ -244,24 +256,25 @@ impl Timed for Open {
 
 impl Transaction for MemoryTransaction {
     async fn send(&mut self, to: &Target, message: Message) -> Result<()> {
-        self.open.link.check()?;
+        let send = self.open.send(to, message);
         // What could not be added cannot be committed either: all or nothing.
-        self.open.send(to, message).await.inspect_err(|why| self.open.undo(why, false))
+        self.open.faulty(Operation::Stage, send).await.inspect_err(|why| self.open.undo(why, false))
     }
 
     async fn attach(&mut self, tags: &[Tag]) -> Result<()> {
-        self.open.link.check()?;
-        self.open.attach(tags)
+        self.open.faulty(Operation::Stage, async { self.open.attach(tags) }).await
     }
 
     async fn commit(self) -> Result<()> {
-        self.open.link.check()?;
-        self.open.commit()
+        self.open.faulty(Operation::Commit, async { self.open.commit() }).await
     }
 
     async fn rollback(self) -> Result<()> {
-        self.open.undo(&Error::closed("transaction"), false);
-        Ok(())
+        let undo = async {
+            self.open.undo(&Error::closed("transaction"), false);
+            Ok(())
+        };
+        self.open.faulty(Operation::Rollback, undo).await
     }
 
     fn abandon(self) {}

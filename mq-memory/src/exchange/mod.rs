@@ -12,8 +12,10 @@ use mq_core::routing::Bindings;
 use mq_core::{Binding, Error, ExchangeSpec, Message, Result};
 
 use crate::broker::Broker;
+use crate::faults::Plain;
 use crate::link::Link;
 use crate::queue::Queue;
+use crate::switchboard::Operation;
 
 /// Exchanges that a message may pass on its way from alternate to alternate.
 const MAX_ALTERNATES: usize = 16;
@@ -143,11 +145,21 @@ pub struct MemoryExchange {
 
 impl mq_core::driver::Exchange for MemoryExchange {
     async fn publish_batch(&self, batch: &mut Batch) -> Result<()> {
-        self.exchange.publish_batch(&self.broker, batch, || self.link.check()).await
+        let faults = &self.broker.faults;
+        if faults.is_armed() {
+            return faults.send(Operation::Publish, || self.link.check(), batch, self).await;
+        }
+        self.plain(batch).await
     }
 
     async fn close(&self) -> Result<()> {
         // Nothing is on its way: what was handed over is stored.
         Ok(())
+    }
+}
+
+impl Plain for MemoryExchange {
+    async fn plain(&self, batch: &mut Batch) -> Result<()> {
+        self.exchange.publish_batch(&self.broker, batch, || self.link.check()).await
     }
 }

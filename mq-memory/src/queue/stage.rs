@@ -4,7 +4,7 @@ use std::sync::{Arc, MutexGuard};
 
 use mq_core::{Message, Result};
 
-use super::{Entry, Queue, Reader, State, weight};
+use super::{Entry, Queue, Reader, State};
 use crate::broker::Broker;
 
 impl Queue {
