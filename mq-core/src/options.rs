@@ -142,6 +142,18 @@ impl ClientOptions {
         self
     }
 
+    /// What stands before every name of this client, or nothing. For drivers that make objects of their own.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether this client runs background work. For drivers that run some of their own.
+    #[must_use]
+    pub const fn background_work(&self) -> bool {
+        self.background
+    }
+
     /// The name that the broker shows.
     #[must_use]
     pub fn name(&self) -> &str {

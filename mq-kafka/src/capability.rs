@@ -22,6 +22,10 @@ pub(crate) fn capabilities() -> Capabilities {
     can.seek = Support::Native;
     can.broadcast = Support::Native;
     can.browse = Support::Native;
+    can.delay = Support::Emulated {
+        cost: "one hop over a level topic for each bit of the delay in seconds",
+        caveat: "moved by the processes that hold a consumer: if none runs, it is late",
+    };
     can.ttl = Support::Emulated {
         cost: "expired messages are read and dropped",
         caveat: "they take room until a consumer reaches them",
@@ -41,6 +45,7 @@ pub(crate) fn capabilities() -> Capabilities {
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_hold = None;
+    limits.delay_tick = Duration::from_millis(500);
     limits.max_priority = 0;
     limits.topology_lag = Duration::from_secs(1);
     limits

@@ -64,6 +64,8 @@ pub struct KafkaConfig {
     pub(crate) delivery_timeout: Duration,
     pub(crate) replication: Option<u32>,
     pub(crate) security: Security,
+    pub(crate) namespace: String,
+    pub(crate) forwards: bool,
     properties: Vec<(String, String)>,
 }
 
@@ -79,6 +81,8 @@ impl KafkaConfig {
             delivery_timeout: defaults::SEND_DEADLINE,
             replication: None,
             security: Security::default(),
+            namespace: String::new(),
+            forwards: true,
             properties: Vec::new(),
         }
     }
@@ -193,6 +197,21 @@ impl KafkaConfig {
     #[must_use]
     pub fn replication(mut self, copies: u32) -> Self {
         self.replication = Some(copies);
+        self
+    }
+
+    /// What stands before the names of mq's own topics: the client's prefix. Default: nothing.
+    #[must_use]
+    pub fn namespace(mut self, prefix: impl Into<String>) -> Self {
+        self.namespace = prefix.into();
+        self
+    }
+
+    /// Whether this connection takes part in forwarding delayed messages, once it has a consumer or has sent one.
+    /// Default true. If nobody does, delayed messages are late, not lost.
+    #[must_use]
+    pub fn forwards(mut self, forwards: bool) -> Self {
+        self.forwards = forwards;
         self
     }
 

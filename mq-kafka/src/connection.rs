@@ -20,6 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::config::KafkaConfig;
 use crate::consumer::{self, KafkaConsumer};
 use crate::context::{Quiet, Sending, Sent};
+use crate::delay::Delay;
 use crate::detach::Detached;
 use crate::event::Events;
 use crate::gate::Gate;
@@ -69,7 +70,8 @@ pub fn backend() -> Backend {
     Backend::new(&["kafka"], |url, options| {
         let config = KafkaConfig::from_parsed(url)?;
         let named = options.name().is_empty();
-        KafkaConnector::new(if named { config } else { config.client_id(options.name()) })
+        let config = if named { config } else { config.client_id(options.name()) };
+        KafkaConnector::new(config.namespace(options.prefix()).forwards(options.background_work()))
     })
 }
 
@@ -80,6 +82,7 @@ pub(crate) struct Link {
     pub(crate) gate: Arc<Gate>,
     pub(crate) events: Arc<Events>,
     pub(crate) topics: Topics,
+    pub(crate) delay: Delay,
     /// Brokers at the time of the connect: bounds the default replication.
     pub(crate) brokers: usize,
     pub(crate) consumers: Mutex<Vec<Weak<consumer::Shared>>>,
@@ -121,6 +124,7 @@ impl Link {
             gate,
             events,
             topics: Topics::default(),
+            delay: Delay::default(),
             brokers,
             consumers: Mutex::new(Vec::new()),
             producer,
@@ -204,6 +208,38 @@ pub(crate) fn partitions<C: rdkafka::ClientContext>(
     Ok(Some(ids))
 }
 
+/// From where to where a partition reaches. Blocks; a topic that has just been made has no leader for a moment.
+pub(crate) fn watermarks<C: rdkafka::ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> std::result::Result<(i64, i64), KafkaError> {
+    let deadline = Instant::now() + ASK;
+    loop {
+        match client.fetch_watermarks(topic, partition, ASK) {
+            Err(KafkaError::MetadataFetch(code)) if Instant::now() < deadline && passes(code) => pause(),
+            answer => return answer,
+        }
+    }
+}
+
+/// No leader for now.
+fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+    )
+}
+
+/// Only called on threads that may block.
+#[allow(clippy::disallowed_methods)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 /// Runs a blocking native call on a thread that may block. Each of them has a native time-out.
 pub(crate) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
@@ -218,6 +254,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 pub struct KafkaConnection {
     pub(crate) link: Arc<Link>,
+}
+
+impl Drop for KafkaConnection {
+    fn drop(&mut self) {
+        self.link.closed.store(true, Ordering::Release);
+    }
 }
 
 impl driver::Connection for KafkaConnection {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use mq_core::driver::Ticket;
+use mq_core::{Error, Fate};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
+use crate::delay::Moved;
+use crate::error;
 use crate::event::Events;
 use crate::gate::{Gate, Places};
 use crate::topic::Flight;
@@ -41,9 +44,46 @@ impl rdkafka::consumer::ConsumerContext for Quiet {}
 /// A message on its way.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    pub(crate) ticket: Ticket,
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) answer: Answer,
     pub(crate) places: Places,
+}
+
+/// Who waits for the answer.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A sender of the application.
+    Ticket(Ticket, Arc<Flight>),
+    /// The delay forwarder.
+    Moved(Moved),
+}
+
+impl Answer {
+    /// The broker has answered, or librdkafka in its place.
+    fn give(self, result: &DeliveryResult<'_>) {
+        match self {
+            Self::Ticket(ticket, flight) => {
+                ticket.done(flight.topic.answer(result));
+                flight.ended();
+            }
+            Self::Moved(moved) => {
+                let failed = result.as_ref().err();
+                let failed = failed.map(|(e, _)| error::of("the delayed message was not moved", e.clone()));
+                moved.answer(failed.map_or(Ok(()), Err));
+            }
+        }
+    }
+
+    /// It was never handed over.
+    pub(crate) fn refuse(self, why: Error) {
+        let why = why.with_fate(Fate::Rejected);
+        match self {
+            Self::Ticket(ticket, flight) => {
+                ticket.done(Err(why));
+                flight.ended();
+            }
+            Self::Moved(moved) => moved.answer(Err(why)),
+        }
+    }
 }
 
 /// The shared producer's side: completes what was handed over.
@@ -67,9 +107,8 @@ impl ProducerContext for Sending {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let Sent { ticket, flight, places } = *sent;
+        let Sent { answer, places } = *sent;
         self.gate.leave(places);
-        ticket.done(flight.topic.answer(result));
-        flight.ended();
+        answer.give(result);
     }
 }

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use mq_core::protocol::headers::{derived_id, encode};
+use mq_core::driver::Target;
+use mq_core::protocol::headers::{derived_id, encode, encode_route};
 use mq_core::protocol::values::{from_bytes, to_bytes};
-use mq_core::protocol::{Field, Natives, Parts};
+use mq_core::protocol::{Field, Natives, Parts, Route, Value};
 use mq_core::{DeathReason, Message, Timestamp};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
@@ -21,8 +22,9 @@ pub(crate) fn record<'a, D: IntoOpaque>(
     message: &'a Message,
     opaque: D,
 ) -> BaseRecord<'a, [u8], [u8], D> {
-    let mut record =
-        BaseRecord::with_opaque_to(topic, opaque).payload(&message.payload()[..]).headers(headers(message));
+    let mut record = BaseRecord::with_opaque_to(topic, opaque)
+        .payload(&message.payload()[..])
+        .headers(headers(message, NATIVES, None));
     if let Some(key) = message.key() {
         record = record.key(key);
     }
@@ -32,14 +34,50 @@ pub(crate) fn record<'a, D: IntoOpaque>(
     record
 }
 
-fn headers(message: &Message) -> OwnedHeaders {
+/// A record for a delay level: it carries its target and its own time in headers, for the broker stamps it anew.
+pub(crate) fn delay<'a, D: IntoOpaque>(
+    level: &'a str,
+    message: &'a Message,
+    target: &Target,
+    opaque: D,
+) -> BaseRecord<'a, [u8], [u8], D> {
+    let headers = headers(message, NATIVES.without(Field::Timestamp), Some(Route::to(target.clone())));
+    let record = BaseRecord::with_opaque_to(level, opaque).payload(&message.payload()[..]).headers(headers);
+    if let Some(key) = message.key() { record.key(key) } else { record }
+}
+
+fn headers(message: &Message, natives: Natives, route: Option<Route>) -> OwnedHeaders {
     // `insert` takes the collection by value.
-    let mut out = Some(OwnedHeaders::new_with_capacity(1 + message.headers().len()));
-    encode(message, NATIVES, &mut |key, value| {
+    let mut out = Some(OwnedHeaders::new_with_capacity(4 + message.headers().len()));
+    let mut add = |key: &str, value: Value<'_>| {
         let raw = to_bytes(key, &value);
         out = out.take().map(|o| o.insert(Header { key, value: Some(&*raw) }));
-    });
+    };
+    encode(message, natives, &mut add);
+    if let Some(route) = route {
+        encode_route(&route, &mut add);
+    }
     out.unwrap_or_default()
+}
+
+/// The message in a record of a delay level, and where it goes.
+pub(crate) fn delayed(record: &BorrowedMessage<'_>) -> (Message, Option<Target>) {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        let mut parts = Parts::new(Bytes::copy_from_slice(record.payload().unwrap_or_default()));
+        if let Some(key) = record.key() {
+            parts.key(key);
+        }
+        fields(&mut parts, record);
+        let target = parts.route().and_then(|route| route.target.clone());
+        (finish(parts, record), target)
+    }));
+    read.unwrap_or_else(|_| (finish(parts(record), record), None))
+}
+
+fn fields(parts: &mut Parts, record: &BorrowedMessage<'_>) {
+    for header in record.headers().into_iter().flat_map(|h| h.iter()) {
+        parts.header(header.key, from_bytes(header.value.unwrap_or_default()));
+    }
 }
 
 /// The message in a record, all of it copied.
@@ -52,9 +90,7 @@ pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
     }
     let read = catch_unwind(AssertUnwindSafe(|| {
         let mut parts = parts(record);
-        for header in record.headers().into_iter().flat_map(|h| h.iter()) {
-            parts.header(header.key, from_bytes(header.value.unwrap_or_default()));
-        }
+        fields(&mut parts, record);
         finish(parts, record)
     }));
     read.unwrap_or_else(|_| {

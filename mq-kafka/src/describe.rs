@@ -12,7 +12,7 @@ use crate::connection::{ASK, Link, blocking, make};
 use crate::consumer::acked::{Place, position};
 use crate::consumer::plan;
 use crate::context::Quiet;
-use crate::{capability, error};
+use crate::{capability, connection, error};
 
 /// Answers a question.
 pub(crate) async fn answer(link: &Arc<Link>, query: &Query) -> Result<Described> {
@@ -41,7 +41,7 @@ pub(crate) fn shape(link: &Link, name: &str) -> Result<(usize, usize)> {
 }
 
 fn watermarks(link: &Link, topic: &str, partition: i32) -> Result<(i64, i64)> {
-    let found = link.admin().inner().fetch_watermarks(topic, partition, ASK);
+    let found = connection::watermarks(link.admin().inner(), topic, partition);
     found.map_err(|e| error::of("the partition's range was not read", e))
 }
 

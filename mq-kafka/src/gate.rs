@@ -19,12 +19,19 @@ impl Gate {
 
     /// Waits for room. Waiters are served in order, so a later message does not overtake.
     pub(crate) async fn enter(&self, bytes: usize) -> Option<Places> {
-        let places = u32::try_from(1 + bytes / BYTES).unwrap_or(PLACES).min(PLACES);
+        let places = places(bytes);
         let permit = match self.0.try_acquire_many(places) {
             Ok(permit) => permit,
             Err(_) => self.0.acquire_many(places).await.ok()?,
         };
         permit.forget();
+        Some(Places(places))
+    }
+
+    /// As [`enter`](Self::enter), without waiting.
+    pub(crate) fn try_enter(&self, bytes: usize) -> Option<Places> {
+        let places = places(bytes);
+        self.0.try_acquire_many(places).ok()?.forget();
         Some(Places(places))
     }
 
@@ -38,6 +45,10 @@ impl Gate {
         // The semaphore is never closed, so this can only succeed.
         drop(self.0.acquire_many(PLACES).await);
     }
+}
+
+fn places(bytes: usize) -> u32 {
+    u32::try_from(1 + bytes / BYTES).unwrap_or(PLACES).min(PLACES)
 }
 
 /// What one message holds of the gate.

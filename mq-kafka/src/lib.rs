@@ -6,6 +6,7 @@ mod connection;
 mod consumer;
 mod context;
 mod convert;
+mod delay;
 mod describe;
 mod detach;
 mod error;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mq_core::driver::{self, Batch, Ticket};
-use mq_core::{Error, Fate, Message, Result};
+use mq_core::{Error, Message, Result, Timestamp};
 
 use crate::connection::Link;
-use crate::context::Sent;
+use crate::context::{Answer, Sent};
 use crate::gate::Places;
 use crate::topic::{Flight, Topic};
-use crate::{convert, error};
+use crate::{convert, delay, error};
 
 /// Sends to one queue or topic, over the connection's shared native producer.
 #[derive(Debug)]
@@ -23,12 +23,25 @@ impl KafkaProducer {
         Self { link, flight: Flight::new(topic) }
     }
 
+    /// Where a message waits that is due at this time, if that is not now.
+    async fn level(&self, due: Timestamp) -> Result<Option<String>> {
+        let now = Timestamp::now();
+        if due <= now {
+            return Ok(None);
+        }
+        self.link.delay.prepare(&self.link).await?;
+        self.link.delay.start(&self.link);
+        Ok(Some(delay::first(&self.link, due, now)))
+    }
+
     async fn check(&self) -> Result<()> {
         if self.link.is_closed() {
             return Err(Error::closed("connection"));
         }
         let topic = &self.flight.topic;
         if topic.is_doubtful() && !topic.is_gone() {
+            // It was a delayed message's level that was missing, if not the target.
+            self.link.delay.doubt();
             self.link.require(&topic.target).await?;
             topic.confirm();
         }
@@ -43,13 +56,17 @@ impl driver::Producer for KafkaProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
         while let Some(item) = batch.peek() {
             self.check().await?;
+            let level = match item.message.due() {
+                Some(due) => self.level(due).await?,
+                None => None,
+            };
             let closed = || Error::closed("connection");
             let places = self.link.gate.enter(item.message.weight()).await.ok_or_else(closed)?;
             let Some((item, ticket)) = batch.take() else {
                 self.link.gate.leave(places);
                 break;
             };
-            hand_over(&self.link, &self.flight, &item.message, ticket, places);
+            self.hand_over(&item.message, level.as_deref(), ticket, places);
         }
         Ok(())
     }
@@ -60,14 +77,21 @@ impl driver::Producer for KafkaProducer {
     }
 }
 
-/// Gives a message to librdkafka, in the order of the calls. It copies it and does not block.
-fn hand_over(link: &Link, flight: &Arc<Flight>, message: &Message, ticket: Ticket, places: Places) {
-    flight.sent();
-    let sent = Box::new(Sent { ticket, flight: Arc::clone(flight), places });
-    if let Err((native, record)) = link.send(convert::record(&flight.topic.target.name, message, sent)) {
-        let Sent { ticket, flight, places } = *record.delivery_opaque;
-        link.gate.leave(places);
-        ticket.done(Err(error::of("the message was refused", native).with_fate(Fate::Rejected)));
-        flight.ended();
+impl KafkaProducer {
+    /// Gives a message to librdkafka, in the order of the calls. It copies it and does not block.
+    fn hand_over(&self, message: &Message, level: Option<&str>, ticket: Ticket, places: Places) {
+        self.flight.sent();
+        let answer = Answer::Ticket(ticket, Arc::clone(&self.flight));
+        let sent = Box::new(Sent { answer, places });
+        let target = &self.flight.topic.target;
+        let record = match level {
+            Some(level) => convert::delay(level, message, target, sent),
+            None => convert::record(&target.name, message, sent),
+        };
+        if let Err((native, record)) = self.link.send(record) {
+            let Sent { answer, places } = *record.delivery_opaque;
+            self.link.gate.leave(places);
+            answer.refuse(error::of("the message was refused", native));
+        }
     }
 }

@@ -10,6 +10,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::connection::{Link, blocking};
+use crate::delay::{self, LEVELS};
 use crate::{capability, describe, error, lock};
 
 /// How long a deletion waits for messages that are in flight to the topic.
@@ -107,6 +108,60 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
     }
 }
 
+/// Makes one of mq's own queues, or finds it.
+pub(crate) async fn declare_own(link: &Arc<Link>, name: &str) -> Result<()> {
+    let there = {
+        let (link, name) = (Arc::clone(link), name.to_owned());
+        blocking(move || link.partitions(&name)).await?
+    };
+    if there.is_some() {
+        return Ok(());
+    }
+    declare(link, &Plan::queue(link, &QueueSpec::new(name).with_parallelism(1))?).await.map(drop)
+}
+
+/// Makes the topics of the delay ladder, or finds them.
+pub(crate) async fn declare_levels(link: &Arc<Link>) -> Result<()> {
+    let plan = Plan::new(link, Sort::Queue, "", 1, None, None);
+    let copies = i32::try_from(plan.copies).unwrap_or(1);
+    let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
+    let names: Vec<String> = (0..LEVELS).map(|level| delay::topic(link, level)).collect();
+    let outcomes = {
+        let topic = |name| {
+            NewTopic::new(name, 1, TopicReplication::Fixed(copies))
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", "-1")
+                .set("retention.bytes", "-1")
+                .set("message.timestamp.type", "LogAppendTime")
+                .set("max.message.bytes", MAX_RECORD)
+                .set("min.insync.replicas", &in_sync)
+        };
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
+        let asked = link.admin().create_topics(&topics, &options());
+        asked.await.map_err(|e| error::of("the delay levels were not created", e))?
+    };
+    let refused =
+        outcomes.into_iter().find_map(|o| o.err().filter(|(_, code)| *code != Code::TopicAlreadyExists));
+    match refused {
+        None => seen(link, &names[0], true).await,
+        Some((name, code)) => Err(error::of_code(&format!("the delay level `{name}` was not created"), code)),
+    }
+}
+
+/// Removes what lies below these offsets.
+pub(crate) async fn trim(link: &Link, topic: &str, ends: &[(i32, i64)]) -> Result<()> {
+    let failed = |e| error::of("the log was not trimmed", e);
+    let mut cut = TopicPartitionList::with_capacity(ends.len());
+    for (partition, end) in ends {
+        cut.add_partition_offset(topic, *partition, Offset::Offset(*end)).map_err(failed)?;
+    }
+    let done = link.admin().delete_records(&cut, &options());
+    drop(cut);
+    let done = done.await.map_err(failed)?;
+    let refused = done.elements().iter().find_map(|e| e.error().err());
+    refused.map_or(Ok(()), |e| Err(failed(e)))
+}
+
 /// Waits until the metadata that this client sees shows the change: with several brokers it travels.
 async fn seen(link: &Arc<Link>, name: &str, there: bool) -> Result<()> {
     let deadline = tokio::time::Instant::now() + SEEN;
@@ -182,17 +237,7 @@ async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
 async fn purge(link: &Arc<Link>, name: &str) -> Result<Applied> {
     let (asked, topic) = (Arc::clone(link), name.to_owned());
     let (ends, depth) = blocking(move || describe::backlog(&asked, &topic)).await?;
-    let mut cut = TopicPartitionList::with_capacity(ends.len());
-    for (partition, end) in &ends {
-        cut.add_partition_offset(name, *partition, Offset::Offset(*end))
-            .map_err(|e| error::of("the queue was not purged", e))?;
-    }
-    let done = link.admin().delete_records(&cut, &options());
-    drop(cut);
-    let done = done.await.map_err(|e| error::of("the queue was not purged", e))?;
-    if let Some(failed) = done.elements().iter().find_map(|e| e.error().err()) {
-        return Err(error::of("the queue was not purged", failed));
-    }
+    trim(link, name, &ends).await?;
     for consumer in lock(&link.consumers).iter().filter_map(std::sync::Weak::upgrade) {
         consumer.purged(name, &ends);
     }

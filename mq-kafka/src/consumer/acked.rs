@@ -43,6 +43,9 @@ impl Deaths {
     }
 }
 
+/// What is stored for a partition.
+pub(crate) type Entry = (Snapshot, Deaths);
+
 #[allow(clippy::cast_sign_loss)]
 fn unsigned(offset: i64) -> u64 {
     offset.max(0) as u64
@@ -54,7 +57,7 @@ fn signed(offset: u64) -> i64 {
 
 /// The text for a snapshot. What does not fit is left out from the far end: it costs a redelivery, no message.
 /// The broker refuses a text that is too long without a word on some paths, so the budget is kept here.
-pub(super) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> String {
+pub(crate) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> String {
     let mut map = Acked::new(unsigned(snapshot.base), 0);
     map.runs = snapshot.ahead.iter().map(|r| unsigned(r.start)..unsigned(r.end)).collect();
     map.deaths.clone_from(&deaths.0);

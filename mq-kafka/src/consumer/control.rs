@@ -11,7 +11,7 @@ use super::hooks::Reading;
 use super::plan;
 use super::shared::{Resumed, Shared};
 use super::track::Tracker;
-use crate::connection::ASK;
+use crate::connection::{ASK, watermarks};
 use crate::{describe, error};
 
 /// A request.
@@ -39,7 +39,7 @@ fn seek(shared: &Shared, consumer: &BaseConsumer<Reading>, start: Start, wanted:
     }
     let mut targets = Vec::with_capacity(partitions.len());
     for partition in &partitions {
-        let range = consumer.client().fetch_watermarks(&shared.plan.topic, *partition, ASK);
+        let range = watermarks(consumer.client(), &shared.plan.topic, *partition);
         let (low, high) = range.map_err(|e| error::of("the partition's range was not read", e))?;
         targets.push((*partition, plan::clamp(start, low, high).unwrap_or(high)));
     }

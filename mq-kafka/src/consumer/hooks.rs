@@ -14,7 +14,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use super::acked::{Place, position};
 use super::shared::{Resumed, Shared};
 use super::track::Tracker;
-use crate::connection::ASK;
+use crate::connection::{ASK, watermarks};
 use crate::context;
 use crate::error;
 use crate::event::Events;
@@ -101,7 +101,7 @@ impl Reading {
         if let Some(start) = self.shared.plan.starts.get(&partition) {
             return Ok(*start);
         }
-        let range = consumer.client().fetch_watermarks(topic, partition, ASK);
+        let range = watermarks(consumer.client(), topic, partition);
         range.map(|(low, _)| low).map_err(|e| error::of("the partition's start was not read", e))
     }
 

@@ -8,7 +8,7 @@ pub(crate) mod plan;
 mod reader;
 mod shared;
 mod tag;
-mod track;
+pub(crate) mod track;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +55,9 @@ impl KafkaConsumer {
             all.retain(|other| other.strong_count() > 0);
             all.push(Arc::downgrade(&shared));
             drop(all);
+            if options.mode != Mode::Browse {
+                link.delay.start(&link);
+            }
             let late = !matches!(options.mode, Mode::Group(_)) || options.start == Start::Earliest;
             if !late && !shared.joined(JOIN) {
                 return Err(Error::disconnected(

@@ -25,7 +25,15 @@ pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
 pub(crate) fn config() -> KafkaConfig {
     let url = url("MQ_KAFKA_URL", "kafka").expect("only called when there is a broker");
     let hosts = url.trim_start_matches("kafka://").split(['/', '?']).next().unwrap_or_default();
-    KafkaConfig::new(hosts.split(',')).client_id("mq-native-test").session_timeout(Duration::from_secs(6))
+    KafkaConfig::new(hosts.split(','))
+        .client_id("mq-native-test")
+        .session_timeout(Duration::from_secs(6))
+        .namespace(namespace())
+}
+
+/// What stands before mq's own topics in these tests: one for all runs, so that few are made.
+pub(crate) fn namespace() -> String {
+    "nt.".to_owned()
 }
 
 /// A name of its own for each object.
