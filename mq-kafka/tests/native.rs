@@ -468,7 +468,7 @@ async fn a_slow_consumer_is_paused_and_goes_on() {
 }
 
 async fn a_delayed_message_comes_when_it_is_due() {
-    let bed = Bed::new().await;
+    let bed = Bed::delaying(&name("")).await;
     let queue = bed.queue("due", 2).await;
     let mut inbox = bed.shared(&queue).await;
     let now = Timestamp::now();
@@ -494,7 +494,8 @@ async fn a_delayed_message_comes_when_it_is_due() {
 }
 
 async fn what_has_no_target_when_due_is_put_aside() {
-    let bed = Bed::new().await;
+    let namespace = name("");
+    let bed = Bed::delaying(&namespace).await;
     let queue = bed.queue("gone", 1).await;
     let target = Target::queue(&queue);
     let due = Timestamp::now().plus(Duration::from_millis(1200));
@@ -507,7 +508,7 @@ async fn what_has_no_target_when_due_is_put_aside() {
             break;
         }
     }
-    let aside = Target::queue(format!("{}mq.undelivered", support::namespace()));
+    let aside = Target::queue(format!("{namespace}mq.undelivered"));
     let mut browse = bed.consumer(ConsumerOptions::new(aside, Mode::Browse)).await;
     let found = loop {
         let got = browse.take(1).await.remove(0);
@@ -521,12 +522,13 @@ async fn what_has_no_target_when_due_is_put_aside() {
 }
 
 async fn a_delay_survives_the_end_of_its_sender() {
-    let sender = Bed::with(config().forwards(false)).await;
+    let namespace = name("");
+    let sender = Bed::with(config().namespace(&namespace)).await;
     let queue = sender.queue("heir", 1).await;
     let due = Timestamp::now().plus(Duration::from_secs(2));
     sender.send(&Target::queue(&queue), [Message::text("x").deliver_at(due)]).await;
     tokio::time::timeout(Duration::from_secs(15), sender.connection.close()).await.unwrap().unwrap();
-    let bed = Bed::new().await;
+    let bed = Bed::delaying(&namespace).await;
     let mut inbox = bed.shared(&queue).await;
     let got = inbox.take(1).await;
     assert!(Timestamp::now() >= due);

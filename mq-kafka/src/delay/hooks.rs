@@ -126,12 +126,13 @@ impl Lines {
         ends
     }
 
-    fn gain(&self, gained: Vec<((u8, i32), Place)>) {
+    fn gain(&self, gained: Vec<((u8, i32), Option<Place>)>) {
         let mut owned = lock(&self.0);
         owned.epoch += 1;
         let epoch = owned.epoch;
         for (place, stored) in gained {
-            let line = Line::new(place.0, Tracker::at(Some(stored.base), stored.ahead));
+            let tracker = stored.map(|at| Tracker::at(Some(at.base), at.ahead)).unwrap_or_default();
+            let line = Line::new(place.0, tracker);
             owned.lines.insert(place, (epoch, line));
         }
     }
@@ -168,7 +169,12 @@ impl ConsumerContext for Watching {
             self.revoke(consumer, &places, given)
         };
         if let Err(failed) = done {
-            // The partition stays unread here until the next rebalance; what lies in it is late, not lost.
+            // A rebalance that is not answered would hold up the whole group: read on from what the broker has
+            // stored, at the cost of moving a message twice.
+            if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+                self.lines.gain(places.iter().map(|place| (*place, None)).collect());
+                drop(consumer.incremental_assign(given));
+            }
             tracing::warn!(target: "mq_kafka", error = %failed, "delay levels could not be taken over");
         }
     }
@@ -200,7 +206,7 @@ impl Watching {
                 }
             };
             list.add_partition_offset(topic, partition, Offset::Offset(at.base))?;
-            gained.push((place, at));
+            gained.push((place, Some(at)));
         }
         self.lines.gain(gained);
         consumer.incremental_assign(&list)

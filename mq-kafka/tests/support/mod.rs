@@ -28,12 +28,7 @@ pub(crate) fn config() -> KafkaConfig {
     KafkaConfig::new(hosts.split(','))
         .client_id("mq-native-test")
         .session_timeout(Duration::from_secs(6))
-        .namespace(namespace())
-}
-
-/// What stands before mq's own topics in these tests: one for all runs, so that few are made.
-pub(crate) fn namespace() -> String {
-    "nt.".to_owned()
+        .forwards(false)
 }
 
 /// A name of its own for each object.
@@ -57,6 +52,15 @@ impl Bed {
     pub(crate) async fn with(config: KafkaConfig) -> Self {
         let connection = KafkaConnector::new(config).unwrap().connect().await.expect("connect");
         Self { connection, names: std::sync::Mutex::default() }
+    }
+
+    /// With delayed messages, in a namespace of its own.
+    pub(crate) async fn delaying(namespace: &str) -> Self {
+        let bed = Self::with(config().namespace(namespace).forwards(true)).await;
+        let mut own: Vec<String> = (0..18).map(|l| format!("{namespace}mq.delay.{l:02}")).collect();
+        own.push(format!("{namespace}mq.undelivered"));
+        bed.names.lock().unwrap().extend(own);
+        bed
     }
 
     pub(crate) async fn queue(&self, hint: &str, parallelism: u32) -> String {
