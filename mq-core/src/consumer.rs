@@ -18,6 +18,7 @@ pub(crate) mod arrivals;
 pub(crate) mod arrive;
 pub(crate) mod core;
 pub(crate) mod credit;
+pub(crate) mod fence;
 pub(crate) mod flusher;
 pub(crate) mod pump;
 pub(crate) mod session;
@@ -293,6 +294,7 @@ impl Consumer {
         }
         self.control(Control::Seek(to, partitions.to_vec())).await?;
         if let Some(session) = &self.session {
+            session.fence.raise(partitions);
             self.arrivals.move_to(&mut self.buffer);
             session.drop_buffered(&mut self.buffer, partitions);
         }

@@ -27,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) tag: Tag,
     pub(crate) position: Option<Position>,
     pub(crate) deaths: u32,
+    /// What the session's fence showed when it was handed out.
+    pub(crate) stamp: u64,
     /// Set while a settlement is under way: a drop then gives the message back uncounted.
     pub(crate) settling: bool,
 }
@@ -62,7 +64,8 @@ impl Delivery {
     #[inline]
     pub(crate) fn new(session: Arc<Session>, incoming: Incoming) -> Self {
         let Incoming { tag, message, deaths, position } = incoming;
-        Self { message, held: Some(Held { session, tag, position, deaths, settling: false }) }
+        let stamp = session.fence.stamp();
+        Self { message, held: Some(Held { session, tag, position, deaths, stamp, settling: false }) }
     }
 
     /// The message.

@@ -136,7 +136,7 @@ impl Transaction {
         let Some(held) = &delivery.held else {
             return Err(Error::config("this delivery has nothing to acknowledge"));
         };
-        if held.session.is_dead() || held.session.generation != self.generation {
+        if held.is_void() || held.session.generation != self.generation {
             return Err(crate::consumer::session::void());
         }
         match self.body.as_mut() {

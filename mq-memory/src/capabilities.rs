@@ -77,4 +77,5 @@ pub(crate) fn info(settings: &Settings) -> ConnectionInfo {
     can.limits = Limits::default();
     can.limits.delay_tick = std::time::Duration::from_millis(2);
     ConnectionInfo::new("memory", concat!("mq-memory ", env!("CARGO_PKG_VERSION")), can, settings.core)
+        .with_clock(settings.clock)
 }

@@ -28,6 +28,7 @@ impl Session {
                 Arrival::Revoking(partitions, release) => revoking.push((partitions, release)),
                 Arrival::Lost(partitions) => {
                     tracing::debug!(?partitions, "partitions lost");
+                    self.fence.raise(&partitions);
                     taken -= self.discard(buffer, &partitions) + self.discard_behind(&partitions);
                 }
                 Arrival::AckLost(tags) => {
@@ -58,6 +59,8 @@ impl Session {
     /// Stops handing out what goes away, and flushes what was acknowledged of it.
     async fn release(&self, buffer: &mut VecDeque<Incoming>, partitions: &[u32], release: Release) {
         self.drop_buffered(buffer, partitions);
+        // Before the flush: an ack that comes after it would not be part of it.
+        self.fence.raise(partitions);
         // A flush that fails or is late costs duplicates, not messages.
         let flushed = tokio::time::timeout(RELEASE_WITHIN, self.driver.flush()).await;
         tracing::debug!(?partitions, ?flushed, "partitions revoked");

@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use super::arrivals::Arrivals;
 use super::core::ConsumerCore;
 use super::credit::Credit;
+use super::fence::Fence;
 use super::flusher::Flusher;
 use super::pump::Pump;
 use super::stash::Stash;
@@ -29,6 +30,7 @@ pub(crate) struct Session {
     pub(crate) credit: Credit,
     /// Deliveries of a dead session are void: nothing is settled through it any more.
     dead: AtomicBool,
+    pub(crate) fence: Fence,
     pub(super) flusher: Flusher,
     /// Receives in the background, so that a rebalance is heard while the application is busy.
     pub(super) pump: Option<Pump>,
@@ -56,6 +58,7 @@ impl Session {
             generation,
             credit: Credit::new(prefetch),
             dead: AtomicBool::new(false),
+            fence: Fence::default(),
             flusher: Flusher::new(prefetch),
             pump: pumped.then(Pump::new),
             stash: pumped.then(Stash::default),

@@ -102,7 +102,7 @@ impl Delivery {
     /// The lease was extended or not.
     pub async fn extend(&self, by: Duration) -> Result<()> {
         let Some(held) = &self.held else { return Ok(()) };
-        if held.session.is_dead() {
+        if held.is_void() {
             return Err(void());
         }
         held.session.settle(held, Settle::Extend(by)).await
@@ -126,7 +126,9 @@ impl Delivery {
     /// A copy would reach every group of the topic: the same delivery comes again here, in front of its key.
     fn again_in_place(mut self, copy: Message, pause: Duration) {
         let Some(held) = self.held.take() else { return };
-        let Some(stash) = held.session.stash.as_ref().filter(|_| !held.session.is_dead()) else { return };
+        let Some(stash) = held.session.stash.as_ref().filter(|_| !held.is_void()) else {
+            return held.let_go();
+        };
         let mut incoming = Incoming::new(held.tag, copy).with_deaths(held.deaths);
         incoming.position = held.position;
         stash.put(incoming, pause);
@@ -156,7 +158,7 @@ impl Delivery {
     /// Stores a copy elsewhere, then removes this one: in one step where the backend can, else copy, confirm, ack.
     async fn replace(mut self, target: Target, copy: Message) -> Result<(), Unsettled> {
         let Some(held) = &self.held else { return Ok(()) };
-        if held.session.is_dead() {
+        if held.is_void() {
             return Err(Unsettled { error: void(), delivery: Box::new(self) });
         }
         match held.session.store_and_remove(held, target, copy).await {
@@ -178,7 +180,7 @@ impl Delivery {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.settling = true;
         let result = match how(&self.message) {
-            _ if held.session.is_dead() => Err(void()),
+            _ if held.is_void() => Err(void()),
             _ if !held.session.core.settles() => Ok(()),
             Ok(how) => held.session.settle(held, how).await,
             Err(e) => Err(e),
@@ -227,6 +229,19 @@ impl Delivery {
 }
 
 impl Held {
+    /// True if the message comes again whatever is done with this delivery.
+    pub(crate) fn is_void(&self) -> bool {
+        let partition = self.position.map(|p| p.partition);
+        self.session.is_dead() || self.session.fence.is_void(self.stamp, partition)
+    }
+
+    /// A void delivery still counts in the prefetch of a session that lives on.
+    fn let_go(&self) {
+        if !self.session.is_dead() {
+            self.session.settled();
+        }
+    }
+
     /// What waited behind this message of a group goes on.
     fn unblock(&self, message: &Message) {
         if let Some(stash) = &self.session.stash {
@@ -236,8 +251,8 @@ impl Held {
 
     /// A delivery was dropped unsettled.
     pub(crate) fn dropped(self, message: Message) {
-        if self.session.is_dead() {
-            return;
+        if self.is_void() {
+            return self.let_go();
         }
         if !self.session.core.settles() {
             // A browse and a broadcast have nothing to settle; this is how their deliveries usually end.
@@ -269,6 +284,9 @@ impl Held {
 
 impl Session {
     fn acknowledge(self: &Arc<Self>, held: &Held) -> Result<()> {
+        if held.is_void() {
+            return Err(void());
+        }
         if self.core.options.mode == Mode::Browse {
             self.settled();
             return Ok(());

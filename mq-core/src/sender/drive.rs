@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
+
+use tokio::task::coop;
 
 use super::{Role, Sender};
 use crate::deadline::Budget;
@@ -65,7 +67,12 @@ impl Sender {
         let mut batch = Batch::one(item, permit, resend);
         let mut budget = self.budget();
         let mut call = role.send(&mut batch);
-        let polled = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        let polled = poll_fn(|cx| {
+            // A driver that always answers at once must not keep other tasks of this thread from running.
+            ready!(coop::poll_proceed(cx)).made_progress();
+            Poll::Ready(call.as_mut().poll(cx))
+        })
+        .await;
         let call = match polled {
             Poll::Ready(result) => {
                 drop(call);

@@ -1,0 +1,94 @@
+//! Broadcast: every consumer gets everything from its start on.
+
+use mq_core::Message;
+use mq_core::driver::Start;
+
+use crate::context::Ctx;
+use crate::outcome::{Outcome, check_eq};
+use crate::scenario::scenarios;
+
+scenarios! {
+    "broadcast";
+    every_consumer_gets_everything [Topics, Broadcast];
+    it_starts_at_the_latest [Topics, Broadcast];
+    it_can_start_at_the_earliest [Topics, Broadcast];
+    it_stores_no_offset [Topics, Broadcast];
+    it_does_not_disturb_groups [Topics, Broadcast];
+    it_resumes_after_a_cut [Topics, Broadcast] Disconnect;
+}
+
+async fn every_consumer_gets_everything(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 3).await?;
+    let mut consumers = Vec::new();
+    for _ in 0..3 {
+        consumers.push(cx.second().await?.topic("t").broadcast().open().await?);
+    }
+    for n in 0..30 {
+        topic.send(Message::text(n.to_string()).with_key(n.to_string())).await?;
+    }
+    for (number, consumer) in consumers.iter_mut().enumerate() {
+        let mut got = cx.drain(consumer).await?;
+        got.sort_unstable();
+        got.dedup();
+        check_eq!(got.len(), 30, "different messages of consumer {number}");
+    }
+    Ok(())
+}
+
+async fn it_starts_at_the_latest(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 2).await?;
+    topic.send("before").await?;
+    // When the open returns, the start is fixed: what is sent now must be seen.
+    let mut consumer = topic.broadcast().open().await?;
+    topic.send("after").await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["after"], "from the open on");
+    Ok(())
+}
+
+async fn it_can_start_at_the_earliest(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    topic.send("before").await?;
+    let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
+    topic.send("after").await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["before", "after"], "from the start on");
+    Ok(())
+}
+
+async fn it_stores_no_offset(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    topic.send("x").await?;
+    for round in 0..2 {
+        let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
+        check_eq!(cx.drain(&mut consumer).await?, ["x"], "round {round}");
+        consumer.close().await?;
+    }
+    Ok(())
+}
+
+async fn it_does_not_disturb_groups(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    let mut broadcast = topic.broadcast().open().await?;
+    let mut group = topic.group("g").open().await?;
+    for n in 0..5 {
+        topic.send(n.to_string()).await?;
+    }
+    check_eq!(cx.drain(&mut broadcast).await?.len(), 5, "the broadcast");
+    check_eq!(cx.drain(&mut group).await?.len(), 5, "the group");
+    Ok(())
+}
+
+async fn it_resumes_after_a_cut(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    let mut consumer = topic.broadcast().open().await?;
+    topic.send("before").await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["before"], "before the cut");
+    cx.disconnect().await?;
+    cx.eventually("the broadcast goes on", || {
+        let topic = topic.clone();
+        async move { Ok(topic.send("probe").await.is_ok()) }
+    })
+    .await?;
+    let got = cx.drain(&mut consumer).await?;
+    check_eq!(got.contains(&"probe".to_owned()), true, "what came after the cut: {got:?}");
+    Ok(())
+}

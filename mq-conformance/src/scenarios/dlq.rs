@@ -1,0 +1,186 @@
+//! Dead letters: kept with their cause, looked at without consuming, replayed, purged.
+
+use std::time::Duration;
+
+use mq_core::{Backoff, DeathReason, Kind, Message, Replay};
+
+use crate::context::{Ctx, text};
+use crate::outcome::{Outcome, check, check_eq, check_kind};
+use crate::scenario::scenarios;
+
+scenarios! {
+    "dlq";
+    a_dead_letter_tells_why [Queues, Retry];
+    a_dead_letter_keeps_all_of_the_message [Queues, Retry];
+    a_long_error_is_cut [Queues, Retry];
+    dead_letters_are_listed_without_being_consumed [Queues, Retry, Browse];
+    a_replay_brings_all_back [Queues, Retry];
+    a_replay_can_take_one [Queues, Retry];
+    a_replay_does_not_run_in_circles [Queues, Retry];
+    dead_letters_can_be_purged [Queues, Retry];
+    a_missing_dead_letter_queue_is_made [Queues, Retry];
+    dead_letters_survive_a_restart [Queues, Retry] Restart;
+    a_replay_without_dead_letters_is_not_found [Queues, Retry];
+}
+
+/// A queue with so many dead letters.
+async fn dead(cx: &Ctx, names: &[&str]) -> Outcome<mq_core::Queue> {
+    let queue = cx.ordered_queue("q").await?;
+    let mut consumer = queue.consumer().open().await?;
+    for name in names {
+        queue.send(Message::text(*name).with_id(format!("id-{name}"))).await?;
+        cx.next(&mut consumer).await?.dead_letter("useless").await?;
+    }
+    consumer.close().await?;
+    Ok(queue)
+}
+
+async fn a_dead_letter_tells_why(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("x").await?;
+    let began = cx.client.clock().now();
+    let mut consumer = queue.consumer().open().await?;
+    cx.next(&mut consumer).await?.retry_after(Duration::ZERO, "the first error").await?;
+    cx.next(&mut consumer).await?.dead_letter("no use").await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    let letter = cx.next(&mut dead).await?;
+    let trail = letter.trail().cloned().unwrap_or_default();
+    check_eq!(trail.reason, Some(DeathReason::Rejected), "reason");
+    check_eq!(trail.error.as_deref(), Some("no use"), "error");
+    check_eq!(trail.source.as_deref(), Some("q"), "original source");
+    check_eq!(trail.failures, 1, "failures");
+    check!(trail.first_failure.is_some_and(|t| t >= began), "first failure: {:?}", trail.first_failure);
+    letter.ack()?;
+    Ok(())
+}
+
+async fn a_dead_letter_keeps_all_of_the_message(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let sent =
+        Message::text("body").with_id("id-1").with_key("k").with_header("a", 1).with_content_type("c/t");
+    queue.send(sent.clone().with_ttl(Duration::from_secs(3600))).await?;
+    let mut consumer = queue.consumer().open().await?;
+    cx.next(&mut consumer).await?.dead_letter("no").await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    let letter = cx.next(&mut dead).await?;
+    check_eq!(letter.id().map(ToString::to_string), Some("id-1".into()), "id");
+    check_eq!((letter.payload(), letter.key()), (sent.payload(), sent.key()), "payload and key");
+    check!(letter.headers() == sent.headers(), "headers: {:?}", letter.headers());
+    check_eq!(letter.content_type(), Some("c/t"), "content type");
+    letter.ack()?;
+    Ok(())
+}
+
+async fn a_long_error_is_cut(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("x").await?;
+    let mut consumer = queue.consumer().open().await?;
+    cx.next(&mut consumer).await?.dead_letter(&"é\n".repeat(4000)).await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    let letter = cx.next(&mut dead).await?;
+    let error = letter.trail().and_then(|t| t.error.clone()).unwrap_or_default();
+    check!(error.len() <= 1024 && error.starts_with("é\né"), "{} bytes of the error are kept", error.len());
+    letter.ack()?;
+    Ok(())
+}
+
+async fn dead_letters_are_listed_without_being_consumed(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b", "c"]).await?;
+    for round in 0..2 {
+        let listed = queue.dead_letters().list(10).await?;
+        check_eq!(listed.iter().map(text).collect::<Vec<_>>(), ["a", "b", "c"], "list number {round}");
+        let why = listed[0].trail().and_then(|t| t.error.clone());
+        check_eq!(why.as_deref(), Some("useless"), "the cause in the list");
+    }
+    check_eq!(queue.dead_letters().list(2).await?.len(), 2, "a list of at most 2");
+    Ok(())
+}
+
+async fn a_replay_brings_all_back(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b", "c"]).await?;
+    let done = queue.replay(Replay::default()).await?;
+    check_eq!((done.replayed, done.kept), (3, 0), "what the replay says");
+    let mut consumer = queue.consumer().open().await?;
+    let mut got = Vec::new();
+    for delivery in cx.take(&mut consumer, 3).await? {
+        check_eq!(delivery.attempt(), 1, "a replayed message starts anew");
+        check_eq!(delivery.trail().map(|t| t.replays), Some(1), "its replays are counted");
+        got.push(text(&delivery));
+        delivery.ack()?;
+    }
+    got.sort_unstable();
+    check_eq!(got, ["a", "b", "c"], "what came back");
+    let mut rest = queue.dead_letters().consumer().open().await?;
+    cx.nothing(&mut rest).await
+}
+
+async fn a_replay_can_take_one(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b", "c"]).await?;
+    let mut only = Replay::default();
+    only.only = Some("id-b".into());
+    let done = queue.replay(only).await?;
+    check_eq!(done.replayed, 1, "what the replay says");
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["b"], "what came back");
+    let mut rest = queue.dead_letters().consumer().open().await?;
+    let mut left = cx.drain(&mut rest).await?;
+    left.sort_unstable();
+    check_eq!(left, ["a", "c"], "what stays dead");
+    Ok(())
+}
+
+async fn a_replay_does_not_run_in_circles(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["poison"]).await?;
+    let mut consumer = queue.consumer().retry(Backoff::fixed(Duration::ZERO).max_attempts(1)).open().await?;
+    let mut replays = Replay::default();
+    replays.max_replays = 2;
+    for round in 0..4 {
+        let done = queue.replay(replays.clone()).await?;
+        let wanted = if round < 2 { (1, 0) } else { (0, 1) };
+        check_eq!((done.replayed, done.kept), wanted, "replay number {round} of a message that always fails");
+        if round < 2 {
+            cx.next(&mut consumer).await?.retry("again").await?;
+        }
+    }
+    cx.nothing(&mut consumer).await
+}
+
+async fn dead_letters_can_be_purged(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b"]).await?;
+    queue.dead_letters().purge().await?;
+    let mut rest = queue.dead_letters().consumer().open().await?;
+    cx.nothing(&mut rest).await
+}
+
+/// A rival loses the dead letter in silence.
+async fn a_missing_dead_letter_queue_is_made(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.dead_letters().delete().await?;
+    queue.send("x").await?;
+    let mut consumer = queue.consumer().open().await?;
+    cx.next(&mut consumer).await?.dead_letter("no queue for it").await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    check_eq!(cx.read(&mut dead, 1).await?, ["x"], "the dead letter");
+    Ok(())
+}
+
+async fn dead_letters_survive_a_restart(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b", "c"]).await?;
+    cx.restart().await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    let mut got = cx.drain(&mut dead).await?;
+    got.sort_unstable();
+    check_eq!(got, ["a", "b", "c"], "after a restart");
+    Ok(())
+}
+
+async fn a_replay_without_dead_letters_is_not_found(cx: Ctx) -> Outcome {
+    let missing = cx.client.queue("missing").replay(Replay::default()).await;
+    check_kind!(missing, Kind::NotFound, "a replay of a queue that does not exist");
+    let queue = cx.queue("q").await?;
+    check_eq!(queue.replay(Replay::default()).await?.replayed, 0, "a replay of nothing");
+    let mut never = Replay::default();
+    never.rate = 0;
+    check_kind!(queue.replay(never).await, Kind::ConfigInvalid, "a replay rate of 0");
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Expiry: an expired message is never delivered.
+
+use std::time::Duration;
+
+use mq_core::{DeathReason, Message, QueueSpec};
+use tokio::time::sleep;
+
+use crate::context::{Ctx, text};
+use crate::outcome::{Outcome, check, check_eq};
+use crate::scenario::scenarios;
+
+scenarios! {
+    "ttl";
+    an_expired_message_is_not_delivered [Queues, Ttl];
+    a_message_in_time_is_delivered [Queues, Ttl];
+    expiry_is_by_message_not_by_queue_head [Queues, Ttl];
+    an_expired_message_is_dead_lettered_where_asked [Queues, Ttl, Retry];
+    a_queues_ttl_counts_for_messages_without_one [Queues, Ttl];
+    ttl_runs_from_the_due_time [Queues, Ttl, Delay];
+    ttl_survives_a_retry [Queues, Ttl, Retry];
+    a_ttl_of_zero_expires_at_once [Queues, Ttl];
+}
+
+async fn an_expired_message_is_not_delivered(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let ttl = cx.patience.tick;
+    queue.send(Message::text("old").with_ttl(ttl)).await?;
+    sleep(ttl * 2).await;
+    queue.send("new").await?;
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["new"], "what is delivered");
+    Ok(())
+}
+
+async fn a_message_in_time_is_delivered(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send(Message::text("x").with_ttl(Duration::from_secs(3600))).await?;
+    let mut consumer = queue.consumer().open().await?;
+    let got = cx.next(&mut consumer).await?;
+    check!(got.expires().is_some(), "the expiry time does not travel with the message");
+    got.ack()?;
+    Ok(())
+}
+
+async fn expiry_is_by_message_not_by_queue_head(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    let ttl = cx.patience.tick;
+    queue.send("stays").await?;
+    queue.send(Message::text("goes").with_ttl(ttl)).await?;
+    queue.send(Message::text("stays too").with_ttl(Duration::from_secs(3600))).await?;
+    sleep(ttl * 2).await;
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["stays", "stays too"], "what is delivered");
+    Ok(())
+}
+
+async fn an_expired_message_is_dead_lettered_where_asked(cx: Ctx) -> Outcome {
+    let queue = cx.declare_queue(QueueSpec::new("q").dead_letter_expired()).await?;
+    let ttl = cx.patience.tick;
+    queue.send(Message::text("old").with_ttl(ttl)).await?;
+    sleep(ttl * 2).await;
+    let mut consumer = queue.consumer().open().await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    cx.nothing(&mut consumer).await?;
+    let letter = cx.next(&mut dead).await?;
+    check_eq!(text(&letter), "old", "the dead letter");
+    check_eq!(letter.trail().and_then(|t| t.reason), Some(DeathReason::Expired), "its reason");
+    letter.ack()?;
+    Ok(())
+}
+
+async fn a_queues_ttl_counts_for_messages_without_one(cx: Ctx) -> Outcome {
+    let ttl = cx.patience.tick * 2;
+    let queue = cx.declare_queue(QueueSpec::new("q").with_ttl(ttl)).await?;
+    queue.send("by the queue").await?;
+    queue.send(Message::text("by its own").with_ttl(Duration::from_secs(3600))).await?;
+    sleep(ttl * 2).await;
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.drain(&mut consumer).await?, ["by its own"], "what is delivered");
+    Ok(())
+}
+
+async fn ttl_runs_from_the_due_time(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let (delay, ttl) = (cx.patience.tick * 4, cx.patience.fail_over);
+    let mut consumer = queue.consumer().open().await?;
+    // Shorter than its delay, this would be dead before it is due.
+    queue.send(Message::text("x").with_delay(delay).with_ttl(ttl)).await?;
+    let short = cx.patience.tick * 3;
+    queue.send(Message::text("short").with_delay(cx.patience.tick * 4).with_ttl(short)).await?;
+    let mut got = cx.read(&mut consumer, 2).await?;
+    got.sort_unstable();
+    check_eq!(got, ["short", "x"], "both are delivered when they are due");
+    Ok(())
+}
+
+async fn ttl_survives_a_retry(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let mut consumer = queue.consumer().open().await?;
+    let ttl = cx.patience.tick * 4;
+    queue.send(Message::text("x").with_ttl(ttl)).await?;
+    cx.next(&mut consumer).await?.retry_after(ttl * 2, "too late then").await?;
+    sleep(ttl * 3).await;
+    cx.nothing(&mut consumer).await
+}
+
+async fn a_ttl_of_zero_expires_at_once(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send(Message::text("never").with_ttl(Duration::ZERO)).await?;
+    sleep(cx.patience.tick).await;
+    let mut consumer = queue.consumer().open().await?;
+    cx.nothing(&mut consumer).await
+}
