@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::capability::Capabilities;
 use crate::consumer::ConsumerBuilder;
-use crate::deadline::{Budget, within};
+use crate::deadline::within;
 use crate::driver::erased::DynConnection;
 use crate::driver::{
     Applied, Change, ConnectionInfo, Connector, Count, Depth, Described, Mode, PartitionRange, Query, Sort,
     Target,
 };
+use crate::emulate::Base;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exchange::Exchange;
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) info: ConnectionInfo,
     pub(crate) clock: Clock,
     pub(crate) window: Arc<Window>,
+    /// What emulations and their background work stand on.
+    pub(crate) base: Arc<Base>,
     /// Queues of this client's topology: retry policies live here, and exclusive queues are made again from here.
     queues: Arc<Mutex<HashMap<String, QueueSpec>>>,
     producers: Mutex<HashMap<Target, Producer>>,
@@ -68,6 +71,7 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Self> {
         options.check()?;
+        let connector = options.layers.clone().over(connector);
         let link = Link::connect(connector, options.connect_deadline, options.reconnect).await?;
         let connection = link.current().ok_or_else(|| Error::closed("client"))?;
         let info = connection.info().clone();
@@ -80,8 +84,11 @@ impl Client {
         let link = Arc::new(link);
         let restore = crate::topology::restorer(Arc::clone(&queues), options.admin_deadline);
         tokio::spawn(supervise(Arc::clone(&link), restore));
+        let clock = options.clock.or(info.clock).unwrap_or_default();
+        let base = Base::new(Arc::clone(&link), options.clone(), info.clone(), clock);
         let inner = Inner {
-            clock: options.clock.or(info.clock).unwrap_or_default(),
+            clock,
+            base: Arc::new(base),
             window: Window::new(u32::MAX, options.window_bytes, None),
             producers: Mutex::default(),
             link,
@@ -225,9 +232,8 @@ impl Client {
     /// # Cancel safety
     /// The close goes on in the background.
     pub async fn close(&self) -> Result<()> {
-        let Some(connection) = self.inner.link.close() else { return Ok(()) };
-        let (grace, backend) = (self.inner.options.close_grace, self.inner.info.backend);
-        let closing = tokio::spawn(async move { within("close", grace, connection.close()).await });
+        let backend = self.inner.info.backend;
+        let closing = tokio::spawn(close(Arc::clone(&self.inner.base)));
         closing.await.unwrap_or_else(|e| Err(panicked(&e))).map_err(|e| e.with_backend(backend))
     }
 }
@@ -256,29 +262,15 @@ impl Inner {
         F: Fn(Arc<dyn DynConnection>) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let mut budget = Budget::new(operation, self.options.admin_deadline);
-        loop {
-            let (generation, connection) = self.link.connection(&mut budget).await?;
-            let error = match budget.run(call(connection)).await.and_then(|r| r) {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            if error.kind() != crate::Kind::Disconnected || budget.is_over() {
-                return Err(error.with_operation(operation).with_backend(self.info.backend));
-            }
-            // Every administrative call is idempotent: it may be made again where its answer was lost.
-            self.link.moved_on(generation, self.options.reconnect.next_pause(1)).await;
-        }
+        self.base.admin(operation, call).await
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied> {
-        let change = &change;
-        self.admin("declare", move |c| async move { c.apply(change).await }).await
+        self.base.apply(change).await
     }
 
     pub(crate) async fn describe(&self, query: Query) -> Result<Described> {
-        let query = &query;
-        self.admin("describe", move |c| async move { c.describe(query).await }).await
+        self.base.describe(query).await
     }
 
     /// What this client declared about a queue.
@@ -298,12 +290,26 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let Some(connection) = self.link.close() else { return };
-        let grace = self.options.close_grace;
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { within("close", grace, connection.close()).await });
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if self.base.duties.is_idle() => {
+                let Some(connection) = self.link.close() else { return };
+                let grace = self.options.close_grace;
+                runtime.spawn(async move { within("close", grace, connection.close()).await });
+            }
+            Ok(runtime) => drop(runtime.spawn(close(Arc::clone(&self.base)))),
+            Err(_) => drop(self.link.close()),
         }
     }
+}
+
+/// Background work finishes what it is at, then the connection goes.
+async fn close(base: Arc<Base>) -> Result<()> {
+    let grace = base.options.close_grace;
+    if !base.duties.is_idle() {
+        base.duties.finish(grace).await;
+    }
+    let Some(connection) = base.link.close() else { return Ok(()) };
+    within("close", grace, connection.close()).await
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

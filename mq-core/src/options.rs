@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::capability::Requirements;
 use crate::defaults;
+use crate::driver::{Layer, Layers};
 use crate::error::Result;
 use crate::limits;
 use crate::time::Clock;
@@ -25,6 +26,7 @@ pub struct ClientOptions {
     pub(crate) reconnect: Backoff,
     pub(crate) clock: Option<Clock>,
     pub(crate) background: bool,
+    pub(crate) layers: Layers,
 }
 
 impl Default for ClientOptions {
@@ -43,6 +45,7 @@ impl Default for ClientOptions {
                 .with_jitter(defaults::RECONNECT_JITTER),
             clock: None,
             background: true,
+            layers: Layers::default(),
         }
     }
 }
@@ -130,6 +133,13 @@ impl ClientOptions {
     #[must_use]
     pub fn with_background_work(mut self, run: bool) -> Self {
         self.background = run;
+        self
+    }
+
+    /// Puts a layer over the connection: it sees every attempt of every call. The layer added last is the outermost.
+    #[must_use]
+    pub fn with_layer(mut self, layer: impl Layer) -> Self {
+        self.layers.push(layer);
         self
     }
 

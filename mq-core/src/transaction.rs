@@ -162,6 +162,8 @@ impl Transaction {
         let outcome = match self.body.take() {
             Some(Body::Native(native)) => within("commit", deadline, native.commit()).await,
             Some(Body::Emulated(envelope)) => {
+                // A commit that is cancelled gives them back uncounted.
+                self.return_when_dropped();
                 let first = self.inputs.first().and_then(|d| d.message.id().cloned());
                 envelope.commit(first).await
             }
@@ -218,11 +220,14 @@ impl Transaction {
 
     /// Nothing happened: they are given back uncounted.
     fn return_inputs(&mut self) {
-        for mut delivery in self.inputs.drain(..) {
-            if let Some(held) = &mut delivery.held {
-                // The drop of a delivery that is being settled gives it back.
-                held.settling = true;
-            }
+        self.return_when_dropped();
+        self.inputs.clear();
+    }
+
+    /// The drop of a delivery that is being settled gives it back.
+    fn return_when_dropped(&mut self) {
+        for held in self.inputs.iter_mut().filter_map(|d| d.held.as_mut()) {
+            held.settling = true;
         }
     }
 }

@@ -37,6 +37,7 @@ mod connection;
 mod consumer;
 pub(crate) mod erased;
 mod half;
+mod layer;
 mod producer;
 mod transaction;
 mod types;
@@ -47,6 +48,11 @@ pub(crate) use batch::{Outcome, Pending, settled};
 pub use connection::{Connection, Connector};
 pub use consumer::Consumer;
 pub use half::{Half, HalfLog, HalfRecord, LogBatch, LogEntry, Shard, Step, Stepped};
+pub(crate) use layer::Layers;
+pub use layer::{
+    ErasedConnection, ErasedConsumer, ErasedExchange, ErasedHalf, ErasedHalfLog, ErasedProducer,
+    ErasedTransaction, Layer,
+};
 pub use producer::{Exchange, Producer};
 pub use transaction::Transaction;
 pub use types::*;

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::driver::Target;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Fate, Kind, Result};
 use crate::id::MessageId;
 use crate::message::Message;
+use crate::protocol::{envelope, objects};
 
 /// The sends of an open transaction.
 #[derive(Debug)]
@@ -33,8 +34,7 @@ impl Envelope {
     pub(crate) async fn send(&mut self, to: Target, message: Message) -> Result<()> {
         self.in_time()?;
         if !self.checked.contains(&to) {
-            let query = crate::driver::Query::Exists(to.sort, to.name.clone());
-            if self.client.inner.describe(query).await? != crate::driver::Described::Exists(true) {
+            if !self.client.inner.base.exists(&to).await? {
                 return Err(to.not_found());
             }
             self.checked.push(to.clone());
@@ -56,6 +56,9 @@ impl Envelope {
     /// Stores the envelope: from then on all of it becomes visible, whoever dies.
     pub(crate) async fn commit(mut self, first_input: Option<MessageId>) -> Result<()> {
         self.in_time()?;
+        if self.sends.is_empty() {
+            return Ok(());
+        }
         let now = self.client.inner.clock.now();
         for (n, (_, message)) in self.sends.iter_mut().enumerate() {
             if let (None, Some(input)) = (&message.id, &first_input) {
@@ -63,6 +66,32 @@ impl Envelope {
             }
             message.stamp(now);
         }
-        crate::emulate::unpack::store(&self.client, self.sends).await
+        self.store().await.map_err(|error| match error.fate() {
+            Fate::Unknown => error,
+            Fate::Rejected => {
+                Error::new(Kind::TransactionAborted, "the transaction could not be stored; begin anew")
+                    .with_source(error)
+            }
+        })
+    }
+
+    async fn store(self) -> Result<()> {
+        let id = MessageId::mint();
+        let sealed = envelope::Envelope { id: id.clone(), sends: self.sends };
+        let message = Message::new(sealed.encode()?).with_id(id).with_content_type(envelope::CONTENT_TYPE);
+        let base = &self.client.inner.base;
+        let queue = Target::queue(base.own(objects::ENVELOPES));
+        let producer = self.client.cached_producer(&queue)?;
+        // Never sent twice by itself: a lost confirm is the caller's to judge.
+        let stored = match producer.send_once(message.clone()).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                base.declare_envelopes().await?;
+                producer.send_once(message).await
+            }
+            stored => stored,
+        };
+        // Also after an unknown outcome: if it is stored, it is to be unpacked.
+        base.start_unpacking();
+        stored.map(drop)
     }
 }

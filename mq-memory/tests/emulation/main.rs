@@ -1,0 +1,6 @@
+//! The core's emulations, proved over a memory broker whose native ability is switched off.
+#![allow(missing_docs)]
+
+mod common;
+mod layers;
+mod unpack;
