@@ -23,6 +23,7 @@ use crate::message::Message;
 use crate::options::ClientOptions;
 use crate::producer::{Producer, ProducerBuilder};
 use crate::queue::Queue;
+use crate::sender::Sender;
 use crate::spec::QueueSpec;
 use crate::time::Clock;
 use crate::topic::Topic;
@@ -50,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) base: Arc<Base>,
     /// Queues of this client's topology: retry policies live here, and exclusive queues are made again from here.
     queues: Arc<Mutex<HashMap<String, QueueSpec>>>,
-    producers: Mutex<HashMap<Target, Producer>>,
+    producers: Mutex<HashMap<Target, Arc<Sender>>>,
 }
 
 impl Client {
@@ -172,8 +173,8 @@ impl Client {
     }
 
     pub(crate) fn cached_producer(&self, target: &Target) -> Result<Producer> {
-        if let Some(producer) = lock(&self.inner.producers).get(target) {
-            return Ok(producer.clone());
+        if let Some(sender) = lock(&self.inner.producers).get(target) {
+            return Ok(Producer::kept(self.clone(), Arc::clone(sender)));
         }
         let producer = self.producer(target.clone()).build_for_cache()?;
         let mut cache = lock(&self.inner.producers);
@@ -182,7 +183,7 @@ impl Client {
             let victim = cache.keys().next().cloned();
             victim.map(|v| cache.remove(&v));
         }
-        cache.insert(target.clone(), producer.clone());
+        cache.insert(target.clone(), producer.sender());
         Ok(producer)
     }
 

@@ -83,7 +83,7 @@ impl Exchange {
         let name = self.client.inner.full_name("exchange", &self.name)?;
         let (messages, bytes) = (defaults::WINDOW_MESSAGES, defaults::WINDOW_BYTES);
         let deadline = self.client.inner.options.send_deadline;
-        let make = || Sender::new(self.client.clone(), To::Exchange(name), messages, bytes, deadline);
+        let make = || Sender::new(&self.client, To::Exchange(name), messages, bytes, deadline);
         Ok(self.sender.get_or_init(make))
     }
 

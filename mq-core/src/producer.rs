@@ -99,8 +99,8 @@ impl ProducerBuilder {
         }
         let lanes = self.ordered.then(|| Arc::new([const { Semaphore::const_new(1) }; LANES]));
         let to = To::Target(self.target);
-        let sender = Sender::new(self.client, to, self.messages, self.bytes, self.deadline);
-        Ok(Producer { sender, lanes })
+        let sender = Sender::new(&self.client, to, self.messages, self.bytes, self.deadline);
+        Ok(Producer { sender, lanes, _client: self.client })
     }
 }
 
@@ -112,9 +112,21 @@ impl ProducerBuilder {
 pub struct Producer {
     sender: Arc<Sender>,
     lanes: Option<Arc<[Semaphore; LANES]>>,
+    /// A producer in use keeps its client connected.
+    _client: Client,
 }
 
 impl Producer {
+    /// The producer over a sender that the client keeps.
+    pub(crate) const fn kept(client: Client, sender: Arc<Sender>) -> Self {
+        Self { sender, lanes: None, _client: client }
+    }
+
+    /// What the client keeps of it.
+    pub(crate) fn sender(&self) -> Arc<Sender> {
+        Arc::clone(&self.sender)
+    }
+
     /// Sends a message and waits until the broker has it.
     ///
     /// # Errors
@@ -211,7 +223,7 @@ impl Producer {
     /// Sends a copy that mq made of a received message: it keeps what a foreign producer put in, and the limits of
     /// new messages do not bind it.
     pub(crate) async fn forward(&self, mut copy: Message) -> Result<Receipt> {
-        copy.stamp(self.sender.client.inner.clock.now());
+        copy.stamp(self.sender.base.clock.now());
         self.sender.send(Item::new(copy), true).await
     }
 
@@ -234,7 +246,7 @@ impl Producer {
 
 /// Checks a message against the limits and abilities of the backend and stamps it.
 pub(crate) fn prepare(sender: &Sender, mut message: Message) -> Result<Message> {
-    let inner = &sender.client.inner;
+    let inner = &sender.base;
     let can = &inner.info.capabilities;
     limits::check_message(&message, can.limits.max_body)?;
     let now = inner.clock.now();

@@ -8,6 +8,7 @@ use crate::client::{Client, lock};
 use crate::deadline::Budget;
 use crate::driver::erased::{Boxed, DynExchange, DynProducer};
 use crate::driver::{Batch, Item, Receipt, Target};
+use crate::emulate::Base;
 use crate::error::{Error, Fate, Kind, Result};
 use crate::window::{Permit, Window};
 
@@ -55,7 +56,8 @@ impl Role {
 
 /// What a producer and an exchange have in common.
 pub(crate) struct Sender {
-    pub(crate) client: Client,
+    /// Not the client itself: a sender that the client keeps must not keep the client.
+    pub(crate) base: Arc<Base>,
     pub(crate) to: To,
     window: Arc<Window>,
     deadline: Duration,
@@ -75,11 +77,11 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(client: Client, to: To, messages: u32, bytes: u64, deadline: Duration) -> Arc<Self> {
+    pub(crate) fn new(client: &Client, to: To, messages: u32, bytes: u64, deadline: Duration) -> Arc<Self> {
         let outer = Some(Arc::clone(&client.inner.window));
         Arc::new(Self {
             window: Window::new(messages, bytes, outer),
-            client,
+            base: Arc::clone(&client.inner.base),
             to,
             deadline,
             role: Mutex::default(),
@@ -98,7 +100,7 @@ impl Sender {
     /// The role on the live connection, if it is open already.
     #[inline]
     fn open_role(&self) -> Option<(u64, Role)> {
-        let live = self.client.inner.link.generation();
+        let live = self.base.link.generation();
         lock(&self.role).as_ref().filter(|(generation, _)| *generation == live && live != 0).cloned()
     }
 
@@ -122,7 +124,7 @@ impl Sender {
         let unsent = |e: Error| e.with_fate(Fate::Rejected);
         let _turn = budget.run(self.opening.lock()).await.map_err(unsent)?;
         loop {
-            let (generation, connection) = self.client.inner.link.connection(budget).await?;
+            let (generation, connection) = self.base.link.connection(budget).await?;
             if let Some((g, role)) = &*lock(&self.role)
                 && *g == generation
             {
@@ -135,8 +137,8 @@ impl Sender {
                     return Ok((generation, role));
                 }
                 Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
-                    let pause = self.client.inner.options.reconnect.next_pause(1);
-                    self.client.inner.link.moved_on(generation, pause).await;
+                    let pause = self.base.options.reconnect.next_pause(1);
+                    self.base.link.moved_on(generation, pause).await;
                 }
                 Err(e) => return Err(unsent(e)),
             }
@@ -167,7 +169,7 @@ impl Sender {
         let role = lock(&self.role).take();
         match role {
             Some((_, role)) => {
-                let grace = self.client.inner.options.close_grace;
+                let grace = self.base.options.close_grace;
                 crate::deadline::within("close", grace, role.close()).await
             }
             None => Ok(()),
@@ -180,7 +182,7 @@ impl Sender {
             To::Target(t) => (t.sort.as_str(), t.name.as_str()),
             To::Exchange(name) => ("exchange", name.as_str()),
         };
-        let error = error.with_operation("send").with_backend(self.client.inner.info.backend);
+        let error = error.with_operation("send").with_backend(self.base.info.backend);
         if error.context(sort).is_some() { error } else { error.with_context(sort, name) }
     }
 

@@ -188,7 +188,7 @@ impl Sender {
             return Err(error);
         }
         self.discard(role);
-        self.client.inner.link.moved_on(generation, self.client.inner.options.reconnect.next_pause(1)).await;
+        self.base.link.moved_on(generation, self.base.options.reconnect.next_pause(1)).await;
         Ok(())
     }
 }
@@ -220,8 +220,8 @@ impl Flight {
     async fn again(self: Box<Self>, item: Item, why: Error) -> Result<Confirming> {
         let Self { sender, mut budget, generation, role, .. } = *self;
         sender.discard(&role.0);
-        let pause = sender.client.inner.options.reconnect.next_pause(1);
-        sender.client.inner.link.moved_on(generation, pause).await;
+        let pause = sender.base.options.reconnect.next_pause(1);
+        sender.base.link.moved_on(generation, pause).await;
         // From here on a failure leaves open what became of the first transmission.
         let unknown = |e: Error| e.with_fate(if why.is_unknown() { Fate::Unknown } else { Fate::Rejected });
         let permit = sender.permit(&item, &mut budget).await.map_err(|e| unknown(sender.explain(e)))?;
