@@ -1,6 +1,6 @@
 //! What the broker knows of a connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -32,8 +32,8 @@ pub(crate) struct Link {
     end: Mutex<Option<Error>>,
     events: Mutex<VecDeque<Event>>,
     told: Notify,
-    consumers: Mutex<HashMap<u64, Opened>>,
-    transactions: Mutex<HashMap<u64, Weak<Open>>>,
+    consumers: Mutex<BTreeMap<u64, Opened>>,
+    transactions: Mutex<BTreeMap<u64, Weak<Open>>>,
 }
 
 impl Link {
@@ -44,8 +44,8 @@ impl Link {
             end: Mutex::new(None),
             events: Mutex::new(VecDeque::new()),
             told: Notify::new(),
-            consumers: Mutex::new(HashMap::new()),
-            transactions: Mutex::new(HashMap::new()),
+            consumers: Mutex::new(BTreeMap::new()),
+            transactions: Mutex::new(BTreeMap::new()),
         })
     }
 

@@ -165,3 +165,48 @@ async fn queues_and_topics_share_their_names() {
     let topic = c.apply(&Change::DeclareTopic(TopicSpec::new("q"))).await.unwrap_err();
     assert_eq!(topic.kind(), Kind::AlreadyExists);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_death_is_counted_and_at_the_limit_the_message_is_dead_lettered() {
+    let broker = connector(&MemoryConfig::new());
+    let watcher = broker.connect().await.unwrap();
+    declare(&watcher, QueueSpec::new("q").with_max_deaths(3)).await;
+    fill(&watcher, "q", &["x", "neighbour"]).await;
+    for deaths in 0..3 {
+        let victim = broker.connect().await.unwrap();
+        let r = consumer(&victim, "q").await;
+        let held = next(&r).await;
+        assert_eq!((body(&held), held.deaths), ("x", deaths));
+        crash_newest(&broker);
+        let mut into = Vec::new();
+        assert_eq!(r.receive(&mut into, 1, S).await.unwrap_err().kind(), Kind::Disconnected);
+        assert_eq!(r.settle(held.tag, Settle::Requeue).await.unwrap_err().kind(), Kind::Fenced);
+        assert!(matches!(victim.next_event().await, Event::Lost(e) if e.kind() == Kind::Disconnected));
+    }
+    let dead = next(&consumer(&watcher, "q.dlq").await).await;
+    let trail = dead.message.trail().unwrap();
+    assert_eq!((trail.reason, trail.source.as_deref()), (Some(mq_core::DeathReason::Deaths), Some("q")));
+    assert_eq!(texts(&consumer(&watcher, "q").await, 9).await, ["neighbour"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_what_is_durable() {
+    let broker = connector(&MemoryConfig::new());
+    let c = broker.connect().await.unwrap();
+    for spec in [QueueSpec::new("q"), QueueSpec::new("mine").exclusive()] {
+        declare(&c, spec).await;
+    }
+    fill(&c, "q", &["held", "ready"]).await;
+    let p = producer(&c, "q").await;
+    let r = consumer(&c, "q").await;
+    next(&r).await;
+    broker.switchboard().restart(std::time::Duration::ZERO);
+    assert_eq!(send(&p, text("late")).await.unwrap_err().kind(), Kind::Disconnected);
+    assert!(matches!(c.next_event().await, Event::Lost(_)));
+    let c = broker.connect().await.unwrap();
+    let exists = Query::Exists(Sort::Queue, "mine".into());
+    assert_eq!(c.describe(&exists).await.unwrap(), Described::Exists(false));
+    let again = take(&consumer(&c, "q").await, 9).await;
+    let figures: Vec<_> = again.iter().map(|d| (body(d), d.deaths)).collect();
+    assert_eq!(figures, [("held", 1), ("ready", 0)]);
+}

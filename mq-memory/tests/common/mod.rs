@@ -17,6 +17,13 @@ pub async fn connect() -> MemoryConnection {
     connector(&MemoryConfig::new()).connect().await.unwrap()
 }
 
+/// Cuts the connection that was made last.
+pub fn crash_newest(broker: &MemoryConnector) {
+    let faults = broker.switchboard();
+    let newest = *faults.connections().last().unwrap();
+    assert!(faults.disconnect_one(newest));
+}
+
 /// A connection to a new broker with these queues.
 pub async fn with(queues: &[QueueSpec]) -> MemoryConnection {
     let c = connect().await;
@@ -111,7 +118,7 @@ pub async fn depth(c: &MemoryConnection, queue: &str) -> (u64, u64, u64) {
 
 /// Lets every other task go as far as it can.
 pub async fn settle() {
-    for _ in 0..50 {
+    for _ in 0..12 {
         tokio::task::yield_now().await;
     }
 }
