@@ -19,3 +19,9 @@ async fn a_message_goes_through() {
     assert!(consumer.recv_for(Duration::from_secs(5)).await.unwrap().is_none());
     client.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_native_connection_is_reached_by_its_type_alone() {
+    let client = mq::connect("memory://").await.unwrap();
+    assert!(client.native(|_: &mq::memory::MemoryConnection| ()).is_some());
+}

@@ -125,6 +125,13 @@ impl Client {
         &self.inner.info.product
     }
 
+    /// Calls `f` with the driver's own connection, if it is of this type and live: the way to what only one broker
+    /// has, at the caller's risk. What `f` does there is not undone or repeated after a reconnect.
+    pub fn native<C: crate::driver::Connection, T>(&self, f: impl FnOnce(&C) -> T) -> Option<T> {
+        let connection = self.inner.link.current()?;
+        connection.as_any().downcast_ref::<C>().map(f)
+    }
+
     /// What happens to the client from now on: losses, reconnects, alarms.
     #[must_use]
     pub fn events(&self) -> Events {

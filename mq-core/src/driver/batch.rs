@@ -99,10 +99,6 @@ impl Batch {
         Self { first: Slot::Waiting(item, permit), rest: Vec::new(), next: 0, keep }
     }
 
-    pub(crate) fn push(&mut self, item: Item, permit: Permit) {
-        self.rest.push(Slot::Waiting(item, permit));
-    }
-
     /// A batch of free-standing items, for emulations and tests of drivers. Outcomes are read by
     /// [`Batch::results`].
     #[must_use]
