@@ -29,9 +29,10 @@ impl KafkaProducer {
         if due <= now {
             return Ok(None);
         }
-        self.link.delay.prepare(&self.link).await?;
+        let level = delay::first(due, now);
+        self.link.delay.prepare(&self.link, level).await?;
         self.link.delay.start(&self.link);
-        Ok(Some(delay::first(&self.link, due, now)))
+        Ok(Some(delay::topic(&self.link, level)))
     }
 
     async fn check(&self) -> Result<()> {

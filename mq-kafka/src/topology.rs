@@ -1,5 +1,6 @@
 //! Declaring, deleting, purging.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::connection::{Link, blocking};
-use crate::delay::{self, LEVELS};
-use crate::{capability, describe, error, lock};
+use crate::{capability, delay, describe, error, lock};
 
 /// How long a deletion waits for messages that are in flight to the topic.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -120,12 +120,12 @@ pub(crate) async fn declare_own(link: &Arc<Link>, name: &str) -> Result<()> {
     declare(link, &Plan::queue(link, &QueueSpec::new(name).with_parallelism(1))?).await.map(drop)
 }
 
-/// Makes the topics of the delay ladder, or finds them.
-pub(crate) async fn declare_levels(link: &Arc<Link>) -> Result<()> {
+/// Makes the topics of these delay levels, or finds them.
+pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Result<()> {
     let plan = Plan::new(link, Sort::Queue, "", 1, None, None);
     let copies = i32::try_from(plan.copies).unwrap_or(1);
     let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
-    let names: Vec<String> = (0..LEVELS).map(|level| delay::topic(link, level)).collect();
+    let names: Vec<String> = levels.map(|level| delay::topic(link, level)).collect();
     let outcomes = {
         let topic = |name| {
             NewTopic::new(name, 1, TopicReplication::Fixed(copies))
@@ -143,7 +143,10 @@ pub(crate) async fn declare_levels(link: &Arc<Link>) -> Result<()> {
     let refused =
         outcomes.into_iter().find_map(|o| o.err().filter(|(_, code)| *code != Code::TopicAlreadyExists));
     match refused {
-        None => seen(link, &names[0], true).await,
+        None => match names.last() {
+            Some(name) => seen(link, name, true).await,
+            None => Ok(()),
+        },
         Some((name, code)) => Err(error::of_code(&format!("the delay level `{name}` was not created"), code)),
     }
 }

@@ -217,7 +217,8 @@ impl Shared {
             let part = Part { epoch, tracker, deaths, version: 1, confirmed: 0, purged: 0, leaving: false };
             state.parts.insert(partition, part);
         }
-        if !numbers.is_empty() {
+        // To a browse, a receive without a message is the end.
+        if !numbers.is_empty() && !self.plan.browse {
             state.changes.push_back(Arrival::Gained(numbers));
         }
         drop(state);

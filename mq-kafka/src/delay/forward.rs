@@ -147,7 +147,7 @@ impl Forwarder {
             match (&record.target, later) {
                 (None, _) => self.aside(link, place, record, "its target cannot be read"),
                 (Some(target), true) => {
-                    let to = super::first(link, record.message.due().unwrap_or(now), now);
+                    let to = topic(link, super::first(record.message.due().unwrap_or(now), now));
                     let target = target.clone();
                     self.hand_over(link, place, record, &to, Some(&target), false);
                 }

@@ -11,7 +11,7 @@ mod ladder;
 mod line;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use mq_core::protocol::objects;
 use mq_core::{Result, Timestamp};
@@ -20,15 +20,15 @@ use crate::connection::Link;
 use crate::topology;
 
 pub(crate) use forward::Moved;
-pub(crate) use ladder::LEVELS;
+use ladder::LEVELS;
 
 use forward::Forwarder;
 
 /// What a connection knows of its ladder.
 #[derive(Debug, Default)]
 pub(crate) struct Delay {
-    /// The topics are there.
-    ready: AtomicBool,
+    /// The topics below this level are there.
+    ready: AtomicU8,
     started: AtomicBool,
 }
 
@@ -42,24 +42,25 @@ pub(crate) fn topic(link: &Link, level: u8) -> String {
     objects::own(&link.config.namespace, &objects::delay_level(level))
 }
 
-/// Where a message that is due at this time waits first.
-pub(crate) fn first(link: &Link, due: Timestamp, now: Timestamp) -> String {
-    topic(link, ladder::level(due, now))
+/// The level where a message that is due at this time waits first.
+pub(crate) fn first(due: Timestamp, now: Timestamp) -> u8 {
+    ladder::level(due, now)
 }
 
 impl Delay {
-    /// Makes the topics unless they are there.
-    pub(crate) async fn prepare(&self, link: &Arc<Link>) -> Result<()> {
-        if !self.ready.load(Ordering::Acquire) {
-            topology::declare_levels(link).await?;
-            self.ready.store(true, Ordering::Release);
+    /// Makes the topics of this level and of those below it, unless they are there.
+    pub(crate) async fn prepare(&self, link: &Arc<Link>, level: u8) -> Result<()> {
+        let ready = self.ready.load(Ordering::Acquire);
+        if ready <= level {
+            topology::declare_levels(link, ready..level + 1).await?;
+            self.ready.fetch_max(level + 1, Ordering::AcqRel);
         }
         Ok(())
     }
 
     /// The topics may be gone.
     pub(crate) fn doubt(&self) {
-        self.ready.store(false, Ordering::Release);
+        self.ready.store(0, Ordering::Release);
     }
 
     /// Starts the forwarder of this connection, once.

@@ -1,5 +1,9 @@
 //! Finding the broker, and the short forms of driver calls.
 
+mod broker;
+
+pub(crate) use broker::url;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -9,17 +13,6 @@ use mq_core::driver::{
 };
 use mq_core::{Error, Message, QueueSpec, Result, Timestamp, TopicSpec};
 use mq_kafka::{KafkaConfig, KafkaConnection, KafkaConnector, KafkaConsumer, KafkaProducer};
-
-/// The broker's URL: from the environment, or from the state file of `cargo xtask brokers`.
-pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
-    if let Ok(url) = std::env::var(variable) {
-        return Some(url);
-    }
-    let exe = std::env::current_exe().ok()?;
-    let state = exe.ancestors().map(|p| p.join("brokers/state.json")).find(|p| p.exists())?;
-    let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
-    state["brokers"][broker]["url"].as_str().map(str::to_owned)
-}
 
 /// A configuration for the broker of these tests.
 pub(crate) fn config() -> KafkaConfig {

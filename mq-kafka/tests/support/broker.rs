@@ -1,0 +1,12 @@
+//! Finding the broker.
+
+/// The broker's URL: from the environment, or from the state file of `cargo xtask brokers`.
+pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
+    if let Ok(url) = std::env::var(variable) {
+        return Some(url);
+    }
+    let exe = std::env::current_exe().ok()?;
+    let state = exe.ancestors().map(|p| p.join("brokers/state.json")).find(|p| p.exists())?;
+    let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
+    state["brokers"][broker]["url"].as_str().map(str::to_owned)
+}
