@@ -30,6 +30,8 @@ pub(crate) enum Room {
     /// It was reserved and drawn before.
     #[default]
     Taken,
+    /// It was drawn from the broker's pool; a queue's own bound is not asked.
+    Drawn,
     /// It is taken beyond all bounds: for copies that the broker itself makes.
     Forced,
 }
@@ -89,8 +91,11 @@ impl Step {
         for (object, message) in self.sends.drain(..) {
             match (locks.get_mut(&object.id()), self.room) {
                 (Some(Locked::Queue(q, state)), Room::Taken) => q.put_drawn(state, broker, message),
+                (Some(Locked::Queue(q, state)), Room::Drawn) => q.put_unbounded(state, broker, message),
                 (Some(Locked::Queue(q, state)), Room::Forced) => q.put_forced(state, broker, message),
-                (Some(Locked::Topic(t, state)), Room::Taken) => t.put_drawn(state, broker, message),
+                (Some(Locked::Topic(t, state)), Room::Taken | Room::Drawn) => {
+                    t.put_drawn(state, broker, message)
+                }
                 (Some(Locked::Topic(t, state)), Room::Forced) => t.put_forced(state, broker, message),
                 (None, _) => {}
             }

@@ -9,6 +9,7 @@ use mq_core::{Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
 
 use crate::config::Settings;
 use crate::faults::Faults;
+use crate::half::{Book, Logs};
 use crate::link::Link;
 use crate::names::{Names, Object};
 use crate::pool::Pool;
@@ -34,6 +35,8 @@ pub(crate) struct Broker {
     timer: Timer,
     pub(crate) names: Names,
     pub(crate) faults: Faults,
+    pub(crate) halves: Arc<Book>,
+    pub(crate) half_logs: Logs,
     /// Delayed publishes.
     pub(crate) scheduled: Arc<Scheduled>,
     links: Mutex<BTreeMap<u64, Weak<Link>>>,
@@ -47,6 +50,8 @@ impl Broker {
             timer: Timer::default(),
             names: Names::default(),
             faults: Faults::default(),
+            halves: Book::new(),
+            half_logs: Logs::default(),
             scheduled: Scheduled::new(),
             links: Mutex::new(BTreeMap::new()),
             settings,
@@ -172,7 +177,7 @@ impl Broker {
 
     /// Stores in a queue of this name, which is made if it is missing. If the name is a topic's, or the queue is
     /// deleted over and over, `mq.undelivered` takes the message.
-    fn put_aside(self: &Arc<Self>, name: &str, message: Message) {
+    pub(crate) fn put_aside(self: &Arc<Self>, name: &str, message: Message) {
         let mut message = message;
         for name in [name, name, UNDELIVERED] {
             let Ok(queue) = self.names.queue_or_new(QueueSpec::new(name)) else { continue };

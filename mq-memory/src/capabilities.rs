@@ -34,6 +34,7 @@ const NATIVE: &[Ability] = &[
     Ability::Priority,
     Ability::Retry,
     Ability::Transactions,
+    Ability::HalfMessages,
     Ability::Browse,
     Ability::CancelScheduled,
     Ability::Exclusive,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use mq_core::driver::{
     Applied, Change, Connection, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Mode, Query,
-    Target, TransactionOptions, Unsupported,
+    Target, TransactionOptions,
 };
 use mq_core::{Ability, Error, Result};
 
 use crate::broker::Broker;
 use crate::consumer::{From, MemoryConsumer};
 use crate::exchange::MemoryExchange;
+use crate::half::{MemoryHalf, MemoryHalfLog};
 use crate::link::{Link, Opened};
 use crate::names::Object;
 use crate::producer::{MemoryProducer, To};
@@ -98,8 +99,8 @@ impl Connection for MemoryConnection {
     type Exchange = MemoryExchange;
     type Consumer = MemoryConsumer;
     type Transaction = MemoryTransaction;
-    type Half = Unsupported;
-    type HalfLog = Unsupported;
+    type Half = MemoryHalf;
+    type HalfLog = MemoryHalfLog;
 
     fn info(&self) -> &ConnectionInfo {
         self.broker.info()
@@ -159,14 +160,27 @@ impl Connection for MemoryConnection {
         .await
     }
 
-    async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {
-        self.demand(Ability::HalfMessages)?;
-        Err(Error::unsupported("half messages are the core's duty here, over the half log"))
+    async fn open_half(&self, options: &HalfOptions) -> Result<MemoryHalf> {
+        self.faulty(Operation::Open, || {
+            self.demand(Ability::HalfMessages)?;
+            if self.broker.settings().core.half {
+                return Err(Error::unsupported("half messages are the core's duty here, over the half log"));
+            }
+            let (broker, link) = (Arc::clone(&self.broker), Arc::clone(&self.link));
+            Ok(MemoryHalf { broker, link, options: options.clone() })
+        })
+        .await
     }
 
-    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
-        self.demand(Ability::HalfMessages)?;
-        Err(Error::unsupported("half messages are native here; open them by open_half"))
+    async fn open_half_log(&self, options: &HalfOptions) -> Result<MemoryHalfLog> {
+        self.faulty(Operation::Open, || {
+            self.demand(Ability::HalfMessages)?;
+            if !self.broker.settings().core.half {
+                return Err(Error::unsupported("half messages are native here; open them by open_half"));
+            }
+            MemoryHalfLog::open(&self.broker, &self.link, options)
+        })
+        .await
     }
 
     async fn next_event(&self) -> Event {

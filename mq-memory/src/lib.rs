@@ -29,6 +29,7 @@ pub use connection::MemoryConnection;
 pub use connector::MemoryConnector;
 pub use consumer::MemoryConsumer;
 pub use exchange::MemoryExchange;
+pub use half::{MemoryHalf, MemoryHalfLog};
 pub use producer::MemoryProducer;
 pub use switchboard::{Operation, Switchboard};
 pub use transaction::MemoryTransaction;

@@ -12,10 +12,15 @@ use crate::broker::{Broker, next_id};
 use crate::queue::{Queue, Reader};
 use crate::sync::Mutex;
 use crate::topic::TopicReader;
-use crate::transaction::Open;
 
 /// Events that a connection keeps until they are read; later ones are dropped, except its end.
 const MAX_EVENTS: usize = 1024;
+
+/// Something that ends with its connection.
+pub(crate) trait Ends: Send + Sync + std::fmt::Debug {
+    /// Ends it; `died` says that the connection did not close it.
+    fn end(&self, why: &Error, died: bool);
+}
 
 /// A consumer that a connection has opened.
 #[derive(Clone, Debug)]
@@ -33,7 +38,8 @@ pub(crate) struct Link {
     events: Mutex<VecDeque<Event>>,
     told: Notify,
     consumers: Mutex<BTreeMap<u64, Opened>>,
-    transactions: Mutex<BTreeMap<u64, Weak<Open>>>,
+    /// Whatever else ends with the connection.
+    watched: Mutex<BTreeMap<u64, Weak<dyn Ends>>>,
 }
 
 impl Link {
@@ -45,7 +51,7 @@ impl Link {
             events: Mutex::new(VecDeque::new()),
             told: Notify::new(),
             consumers: Mutex::new(BTreeMap::new()),
-            transactions: Mutex::new(BTreeMap::new()),
+            watched: Mutex::new(BTreeMap::new()),
         })
     }
 
@@ -74,17 +80,17 @@ impl Link {
         self.consumers.lock().get(&id).cloned()
     }
 
-    /// Registers a transaction, unless the connection has ended meanwhile.
-    pub(crate) fn begin(&self, open: &Arc<Open>) -> Result<()> {
-        let mut transactions = self.transactions.lock();
+    /// Registers what is to end with the connection, unless it has ended meanwhile.
+    pub(crate) fn watch(&self, id: u64, what: Weak<dyn Ends>) -> Result<()> {
+        let mut watched = self.watched.lock();
         self.check()?;
-        transactions.insert(open.id, Arc::downgrade(open));
+        watched.insert(id, what);
         Ok(())
     }
 
-    /// A transaction has ended.
-    pub(crate) fn ended(&self, transaction: u64) {
-        self.transactions.lock().remove(&transaction);
+    /// It has ended by itself.
+    pub(crate) fn unwatch(&self, id: u64) {
+        self.watched.lock().remove(&id);
     }
 
     /// Tells the owner of the connection something.
@@ -131,8 +137,9 @@ impl Link {
                 Opened::Topic(reader) => reader.end(broker, why.clone(), died),
             }
         }
-        let transactions = std::mem::take(&mut *self.transactions.lock());
-        transactions.into_values().filter_map(|t| t.upgrade()).for_each(|t| t.undo(why, died));
+        let watched = std::mem::take(&mut *self.watched.lock());
+        watched.into_values().filter_map(|w| w.upgrade()).for_each(|w| w.end(why, died));
+        broker.halves.look_again();
         broker.disconnected(self.id);
         if died {
             self.tell(Event::Lost(why.clone()));

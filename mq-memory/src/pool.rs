@@ -85,6 +85,12 @@ impl Pool {
         Ok(())
     }
 
+    /// Takes room beyond the bound.
+    pub(crate) fn force_draw(&self, credit: Credit) {
+        self.messages.fetch_add(credit.messages, Ordering::AcqRel);
+        self.bytes.fetch_add(credit.bytes, Ordering::AcqRel);
+    }
+
     /// True if there is room for this much now.
     pub(crate) fn fits(&self, credit: Credit) -> bool {
         let used = self.used();

@@ -9,7 +9,7 @@ use mq_core::{Error, Kind, Message, Result, Timestamp};
 
 use crate::atomic::Step;
 use crate::broker::{Broker, next_id};
-use crate::link::{Link, Opened};
+use crate::link::{Ends, Link, Opened};
 use crate::names::Object;
 use crate::pool::Credit;
 use crate::queue::{Admission, weight};
@@ -79,7 +79,8 @@ impl MemoryTransaction {
             this: Weak::clone(this),
             state: Mutex::new(State::Open(Step::default())),
         });
-        link.begin(&open)?;
+        let ends = Arc::downgrade(&open);
+        link.watch(open.id, ends)?;
         let timed = Weak::clone(&open.this) as Weak<dyn Timed>;
         broker.timer().set(broker, open.id, None, Some((until, timed)));
         Ok(Self { open })
@@ -212,7 +213,7 @@ impl Open {
     }
 
     /// Gives back what is attached and forgets the rest; `died` counts a death for each delivery of a queue.
-    pub(crate) fn undo(&self, why: &Error, died: bool) {
+    fn undo(&self, why: &Error, died: bool) {
         let step = {
             let mut state = self.state.lock();
             let State::Open(step) = &mut *state else { return };
@@ -236,7 +237,7 @@ impl Open {
 
     /// It is over: nobody needs to know of it any more.
     fn forget(&self) {
-        self.link.ended(self.id);
+        self.link.unwatch(self.id);
         self.broker.timer().set(&self.broker, self.id, Some(self.until), None);
     }
 }
@@ -246,6 +247,12 @@ fn late() -> Error {
         Kind::TransactionAborted,
         "the transaction was open for longer than its lifetime and is undone",
     )
+}
+
+impl Ends for Open {
+    fn end(&self, why: &Error, died: bool) {
+        self.undo(why, died);
+    }
 }
 
 impl Timed for Open {

@@ -525,7 +525,8 @@ pub enum Event {
     Blocked(String),
     /// It takes sends again.
     Unblocked,
-    /// A message that was due could not be delivered and was put aside to `mq.undelivered`.
+    /// A message that was due could not be delivered and was put aside: to `mq.undelivered`, or to `mq.parked` if it
+    /// is a half message on which nobody gave a verdict. The text says why.
     Undelivered(MessageId, String),
 }
 

@@ -82,12 +82,6 @@ impl Queue {
         dead
     }
 
-    /// Ends the part of a transaction that concerns this queue: its deliveries are done with.
-    pub(crate) fn commit_attached(&self, broker: &Broker, entries: Vec<Entry>) {
-        self.state.lock().attached -= entries.len();
-        broker.pool().give_back(Self::weigh(&entries));
-    }
-
     /// Gives the deliveries of a transaction back; `died` counts a death for each.
     pub(crate) fn return_attached(&self, broker: &Arc<Broker>, entries: Vec<Entry>, died: bool) {
         let mut state = self.state.lock();

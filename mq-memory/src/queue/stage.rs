@@ -20,6 +20,11 @@ impl Queue {
         self.put(state, broker, message);
     }
 
+    /// Stores a message whose room was drawn from the broker's pool, whatever the queue's own bound says.
+    pub(crate) fn put_unbounded(&self, state: &mut State, broker: &Arc<Broker>, message: Message) {
+        self.put(state, broker, message);
+    }
+
     /// Stores a message whose place was reserved, and whose room was drawn from the broker's pool.
     pub(crate) fn put_drawn(&self, state: &mut State, broker: &Arc<Broker>, message: Message) {
         if self.spec.bound.is_some() {

@@ -187,8 +187,8 @@ impl TopicConsumer {
             Control::Pause | Control::Resume if self.reader.browser.is_some() => {
                 Err(Error::unsupported("a browse ends by itself; stop receiving instead of pausing it"))
             }
-            Control::Pause => self.with(|state, reading| Ok(state.group_of(reading)?.pause(id, true))),
-            Control::Resume => self.with(|state, reading| Ok(state.group_of(reading)?.pause(id, false))),
+            Control::Pause => self.with(|state, reading| state.group_of(reading)?.pause(id, true)),
+            Control::Resume => self.with(|state, reading| state.group_of(reading)?.pause(id, false)),
             other => Err(Error::unsupported(format!("memory does not know {other:?}"))),
         }
     }

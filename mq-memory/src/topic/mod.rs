@@ -111,17 +111,26 @@ impl Topic {
         found
     }
 
-    /// Ends the topic and all its readers.
-    pub(crate) fn delete(&self, broker: &Broker) {
+    /// Ends the topic and all its readers. What is not due yet has nowhere to go: it is put aside.
+    pub(crate) fn delete(&self, broker: &Arc<Broker>) {
         let mut state = self.state.lock();
-        state.deleted = true;
+        if std::mem::replace(&mut state.deleted, true) {
+            return;
+        }
         let (messages, bytes) = state.size();
         let mut freed = std::mem::take(&mut state.freed);
         freed.messages += messages + state.credit.messages;
         freed.bytes += bytes + state.credit.bytes;
         state.credit = Credit::default();
-        state.clear();
+        let delayed = state.clear();
+        broker.timer().set(broker, self.id, state.armed.take(), None);
+        drop(state);
         broker.pool().give_back(freed);
+        let why = format!("topic `{}` was deleted before the message was due", self.name);
+        for mut message in delayed {
+            message.clear_due();
+            broker.undelivered(message, &why);
+        }
     }
 
     /// Gives unused room back to the broker.

@@ -156,10 +156,10 @@ impl Group {
     }
 
     /// Stops and resumes deliveries.
-    pub(crate) fn pause(&mut self, member: Member, paused: bool) {
-        if let Some(seat) = self.seat(member) {
-            seat.paused = paused;
-            seat.wake();
-        }
+    pub(crate) fn pause(&mut self, member: Member, paused: bool) -> Result<()> {
+        let seat = self.seat(member).ok_or_else(void)?;
+        seat.paused = paused;
+        seat.wake();
+        Ok(())
     }
 }

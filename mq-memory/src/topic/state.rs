@@ -141,14 +141,15 @@ impl State {
         true
     }
 
-    /// Forgets all messages and ends all readers.
-    pub(crate) fn clear(&mut self) {
+    /// Forgets all messages and ends all readers; tells what was not due yet.
+    pub(crate) fn clear(&mut self) -> Vec<Message> {
         self.logs.iter_mut().for_each(|log| *log = Log::default());
-        self.delayed.clear();
+        let delayed = std::mem::take(&mut self.delayed).into_values().map(|(_, message)| message).collect();
         for mut group in std::mem::take(&mut self.readers).into_values() {
             group.seats.iter_mut().for_each(Seat::wake);
         }
         self.handover = None;
+        delayed
     }
 
     pub(crate) fn has_group(&self, group: &str) -> bool {

@@ -2,6 +2,8 @@
 //! clock.
 
 mod faults;
+mod half;
+mod half_log;
 mod support;
 mod topics;
 mod transactions;

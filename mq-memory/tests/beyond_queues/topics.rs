@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use mq_core::driver::{
-    AckNow, Arrival, Change, Connection, Consumer, Control, Described, Mode, PartitionRange, Position, Query,
-    Receipt, Settle, Sort, Start, Target,
+    AckNow, Arrival, Change, Connection, Consumer, Control, Described, Event, Mode, PartitionRange, Position,
+    Query, Receipt, Settle, Sort, Start, Target,
 };
 use mq_core::{Kind, Message, Timestamp, TopicSpec};
 use mq_memory::MemoryConfig;
@@ -205,6 +205,15 @@ async fn a_delayed_message_can_be_cancelled() {
     let cancel = Change::CancelScheduled(topic, "x".into());
     rig.link.apply(&cancel).await.unwrap();
     assert_eq!(rig.link.apply(&cancel).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_message_whose_topic_goes_is_put_aside() {
+    let rig = rig().await;
+    rig.send(&Target::topic("t"), Message::text("x").with_delay(HOUR)).await.unwrap();
+    rig.link.apply(&Change::Delete(Sort::Topic, "t".into())).await.unwrap();
+    assert!(matches!(rig.link.next_event().await, Event::Undelivered(_, why) if why.contains("`t`")));
+    assert_eq!(texts(&take(&rig.queue("mq.undelivered").await).await), ["x"]);
 }
 
 #[tokio::test(start_paused = true)]
