@@ -34,9 +34,9 @@ async fn main() -> Result<(), Failed> {
 
 async fn tour(client: &Client, topic: &Topic) -> Result<(), Failed> {
     send(topic, 0..4).await?;
-    let noon = client.clock().now();
-    // Messages are found by their times, to the millisecond.
+    // Messages are found by their times, to the millisecond: none of them may share this one.
     tokio::time::sleep(Duration::from_millis(20)).await;
+    let noon = client.clock().now();
     send(topic, 4..6).await?;
     for range in topic.partitions().await? {
         println!("partition {}: offsets {} to {}", range.partition, range.earliest, range.latest);

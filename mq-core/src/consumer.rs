@@ -293,13 +293,22 @@ impl Consumer {
                 .core
                 .explain(Error::unsupported("a queue has no positions to seek; use a topic")));
         }
-        self.control(Control::Seek(to, partitions.to_vec())).await?;
-        if let Some(session) = &self.session {
-            session.fence.raise(partitions);
+        let deadline = self.core.client.inner.options.admin_deadline;
+        let sought = within("seek", deadline, self.seek_in_session(to, partitions)).await;
+        sought.map_err(|e| self.core.explain(e))
+    }
+
+    async fn seek_in_session(&mut self, to: Start, partitions: &[u32]) -> Result<()> {
+        loop {
+            let Some(session) = self.session.clone() else {
+                self.reopen().await?;
+                continue;
+            };
+            session.seek(to, partitions).await?;
             self.arrivals.move_to(&mut self.buffer);
-            session.drop_buffered(&mut self.buffer, partitions);
+            session.drop_sought(&mut self.buffer, partitions);
+            return Ok(());
         }
-        Ok(())
     }
 
     async fn control(&mut self, control: Control) -> Result<()> {

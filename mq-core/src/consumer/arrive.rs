@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    fn count(&self, taken: i64) {
+    pub(super) fn count(&self, taken: i64) {
         let n = u32::try_from(taken.unsigned_abs()).unwrap_or(u32::MAX);
         if taken > 0 {
             self.credit.take(n);
@@ -69,6 +69,15 @@ impl Session {
 
     /// Drops buffered messages of these partitions (empty: of all): they come again from where they lie.
     pub(super) fn drop_buffered(&self, buffer: &mut VecDeque<Incoming>, partitions: &[u32]) {
+        self.drop_sought(buffer, partitions);
+        let behind = self.discard_behind(partitions);
+        if behind > 0 {
+            self.count(-behind);
+        }
+    }
+
+    /// Drops what a seek has made void, the pump's inbox aside: what is there now came after the seek.
+    pub(super) fn drop_sought(&self, buffer: &mut VecDeque<Incoming>, partitions: &[u32]) {
         let dropped = if partitions.is_empty() {
             let n = buffer.len();
             buffer.clear();
@@ -76,13 +85,8 @@ impl Session {
         } else {
             self.discard(buffer, partitions)
         };
-        if dropped > 0 {
-            self.count(-dropped);
-        }
-        let behind = self.discard_behind(partitions);
-        if behind > 0 {
-            self.count(-behind);
-        }
+        let behind = self.stash.as_ref().map_or(0, |s| s.discard(partitions));
+        self.count(-(dropped + behind));
     }
 
     /// Drops what waits in the pump and behind failed messages.

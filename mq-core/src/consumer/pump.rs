@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::session::Session;
 use crate::client::lock;
-use crate::driver::Incoming;
+use crate::driver::{Control, Incoming, Start};
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
@@ -17,11 +17,19 @@ pub(crate) struct Pump {
     failed: Mutex<Option<Error>>,
     filled: Notify,
     stopped: Notify,
+    seeks: mpsc::Sender<Seek>,
+    asked: Mutex<Option<mpsc::Receiver<Seek>>>,
 }
+
+/// A seek, and who waits for its outcome.
+type Seek = (Control, Vec<u32>, oneshot::Sender<Result<()>>);
 
 impl Pump {
     pub(super) fn new() -> Self {
+        let (seeks, asked) = mpsc::channel(1);
         Self {
+            seeks,
+            asked: Mutex::new(Some(asked)),
             inbox: Mutex::default(),
             failed: Mutex::default(),
             filled: Notify::new(),
@@ -39,8 +47,9 @@ impl Pump {
         let session = Arc::clone(session);
         tokio::spawn(async move {
             let Some(pump) = &session.pump else { return };
+            let Some(mut asked) = lock(&pump.asked).take() else { return };
             tokio::select! {
-                () = session.pump_loop(pump) => {}
+                () = session.pump_loop(pump, &mut asked) => {}
                 () = pump.stopped.notified() => {}
             }
         });
@@ -76,11 +85,44 @@ impl Pump {
 }
 
 impl Session {
-    async fn pump_loop(&self, pump: &Pump) {
+    /// Moves the position. The task that receives does it, between two receives: what came before is dropped, what
+    /// comes after is not.
+    pub(super) async fn seek(&self, to: Start, partitions: &[u32]) -> Result<()> {
+        let control = Control::Seek(to, partitions.to_vec());
+        let Some(pump) = &self.pump else {
+            self.driver.control(control).await?;
+            self.fence.raise(partitions);
+            return Ok(());
+        };
+        let (done, outcome) = oneshot::channel();
+        let gone = || Error::disconnected("the consumer ended before it could seek");
+        pump.seeks.send((control, partitions.to_vec(), done)).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    async fn seek_now(&self, pump: &Pump, (control, partitions, done): Seek) {
+        let outcome = self.driver.control(control).await;
+        if outcome.is_ok() {
+            self.fence.raise(&partitions);
+            self.count(-pump.discard(&partitions));
+        }
+        // Whoever asked may have given up.
+        let _ = done.send(outcome);
+    }
+
+    async fn pump_loop(&self, pump: &Pump, asked: &mut mpsc::Receiver<Seek>) {
         let mut arrivals = Vec::new();
         let mut fresh = VecDeque::new();
         loop {
-            if let Err(error) = self.receive(&mut arrivals).await {
+            let received = tokio::select! {
+                biased;
+                Some(seek) = asked.recv() => {
+                    self.seek_now(pump, seek).await;
+                    continue;
+                }
+                received = self.receive(&mut arrivals) => received,
+            };
+            if let Err(error) = received {
                 *lock(&pump.failed) = Some(error);
                 pump.filled.notify_one();
                 return;
