@@ -274,11 +274,11 @@ impl Inner {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied> {
-        self.base.apply(change).await
+        if self.info.core.exchanges { self.base.change(change).await } else { self.base.apply(change).await }
     }
 
     pub(crate) async fn describe(&self, query: Query) -> Result<Described> {
-        self.base.describe(query).await
+        if self.info.core.exchanges { self.base.answer(query).await } else { self.base.describe(query).await }
     }
 
     /// What this client declared about a queue.

@@ -98,7 +98,7 @@ impl ConsumerBuilder {
         };
         let deadline = consumer.core.client.inner.options.admin_deadline;
         within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
-        consumer.core.client.inner.base.start_unpacking();
+        consumer.core.client.inner.base.start_duties();
         Ok(consumer)
     }
 

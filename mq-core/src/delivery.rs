@@ -31,6 +31,8 @@ pub(crate) struct Held {
     pub(crate) stamp: u64,
     /// Set while a settlement is under way: a drop then gives the message back uncounted.
     pub(crate) settling: bool,
+    /// Set while a dropped delivery is on its way back: dropped once more (its runtime shuts down), it is given up.
+    pub(crate) returning: bool,
 }
 
 /// A settlement that failed: the error, and the delivery to try again with.
@@ -65,7 +67,10 @@ impl Delivery {
     pub(crate) fn new(session: Arc<Session>, incoming: Incoming) -> Self {
         let Incoming { tag, message, deaths, position } = incoming;
         let stamp = session.fence.stamp();
-        Self { message, held: Some(Held { session, tag, position, deaths, stamp, settling: false }) }
+        Self {
+            message,
+            held: Some(Held { session, tag, position, deaths, stamp, settling: false, returning: false }),
+        }
     }
 
     /// The message.

@@ -1,9 +1,11 @@
 //! What more than one backend lacks, done over the driver roles alone: durable, and owned by one process at a time.
 
 pub(crate) mod base;
+mod deliver;
 mod drain;
 mod duty;
 pub(crate) mod envelope;
+pub(crate) mod exchange;
 mod outlets;
 mod undelivered;
 mod unpack;

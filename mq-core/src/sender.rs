@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::client::{Client, lock};
 use crate::deadline::Budget;
-use crate::driver::erased::{Boxed, DynExchange, DynProducer};
+use crate::driver::erased::{Boxed, DynConnection, DynExchange, DynProducer};
 use crate::driver::{Batch, Item, Receipt, Target};
 use crate::emulate::Base;
+use crate::emulate::exchange::EmulatedExchange;
 use crate::error::{Error, Fate, Kind, Result};
 use crate::window::{Permit, Window};
 
@@ -130,7 +131,7 @@ impl Sender {
             {
                 return Ok((generation, role.clone()));
             }
-            let opened = budget.run(self.open_on(&*connection)).await.and_then(|r| r);
+            let opened = budget.run(self.open_on(connection)).await.and_then(|r| r);
             match opened {
                 Ok(role) => {
                     *lock(&self.role) = Some((generation, role.clone()));
@@ -145,8 +146,12 @@ impl Sender {
         }
     }
 
-    async fn open_on(&self, connection: &dyn crate::driver::erased::DynConnection) -> Result<Role> {
+    async fn open_on(&self, connection: Arc<dyn DynConnection>) -> Result<Role> {
         match &self.to {
+            To::Exchange(name) if self.base.info.core.exchanges => {
+                let exchange = EmulatedExchange::open(&self.base, connection, name).await?;
+                Ok(Role::Exchange(Arc::new(exchange)))
+            }
             To::Target(target) => Ok(Role::Producer(connection.open_producer(target).await?)),
             To::Exchange(name) => Ok(Role::Exchange(connection.open_exchange(name).await?)),
         }

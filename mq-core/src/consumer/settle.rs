@@ -250,8 +250,8 @@ impl Held {
     }
 
     /// A delivery was dropped unsettled.
-    pub(crate) fn dropped(self, message: Message) {
-        if self.is_void() {
+    pub(crate) fn dropped(mut self, message: Message) {
+        if self.is_void() || std::mem::replace(&mut self.returning, true) {
             return self.let_go();
         }
         if !self.session.core.settles() {

@@ -56,6 +56,8 @@ enum Slot {
     #[default]
     Empty,
     Waiting(Item, Permit),
+    /// One of several copies, with a ticket that is made already.
+    Copy(Item, Ticket),
     Done(Result<Receipt>),
     /// Handed over; a copy is kept for a re-send if the producer re-sends.
     Taken(Pending, Option<Item>),
@@ -78,18 +80,78 @@ pub(crate) enum Outcome {
 /// The driver's end of a completion: answer once. Dropped unanswered, it means unknown.
 #[derive(Debug)]
 pub struct Ticket {
-    answer: Option<oneshot::Sender<Result<Receipt>>>,
+    answer: Answer,
     /// The place in the send window is free again when the broker has answered, whether or not the sender still
     /// waits.
     _permit: Permit,
 }
 
+/// Who hears of a completion.
+enum Answer {
+    Given,
+    One(oneshot::Sender<Result<Receipt>>),
+    Part(Part),
+}
+
+/// One of several copies.
+struct Part {
+    of: Arc<dyn Join>,
+    n: usize,
+    given: bool,
+}
+
+/// Puts the completions of several copies of one message together.
+pub(crate) trait Join: Send + Sync {
+    /// What became of a copy. Called once for each.
+    fn part(self: Arc<Self>, n: usize, result: Result<Receipt>);
+}
+
 impl Ticket {
+    /// The ticket of one of several copies.
+    pub(crate) fn part(of: Arc<dyn Join>, n: usize) -> Self {
+        Self { answer: Answer::Part(Part { of, n, given: false }), _permit: Permit::none() }
+    }
+
     /// Completes the item.
     pub fn done(mut self, result: Result<Receipt>) {
-        if let Some(answer) = self.answer.take() {
-            // Nobody waits any more: the sender was cancelled, the permit is all that is left to give back.
-            let _ = answer.send(result);
+        std::mem::replace(&mut self.answer, Answer::Given).give(result);
+    }
+}
+
+impl Answer {
+    fn give(self, result: Result<Receipt>) {
+        match self {
+            Self::Given => {}
+            Self::One(answer) => {
+                // Nobody waits any more: the sender was cancelled, the permit is all that is left to give back.
+                let _ = answer.send(result);
+            }
+            Self::Part(mut part) => part.give(result),
+        }
+    }
+}
+
+impl Part {
+    fn give(&mut self, result: Result<Receipt>) {
+        if !std::mem::replace(&mut self.given, true) {
+            Arc::clone(&self.of).part(self.n, result);
+        }
+    }
+}
+
+impl Drop for Part {
+    /// A copy that nobody answers for must be counted all the same.
+    fn drop(&mut self) {
+        self.give(Err(unanswered()));
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given => f.write_str("Given"),
+            Self::One(answer) => answer.fmt(f),
+            Self::Part(part) => write!(f, "Part({})", part.n),
         }
     }
 }
@@ -97,6 +159,18 @@ impl Ticket {
 impl Batch {
     pub(crate) fn one(item: Item, permit: Permit, keep: bool) -> Self {
         Self { first: Slot::Waiting(item, permit), rest: Vec::new(), next: 0, keep }
+    }
+
+    /// One of several copies of a message.
+    pub(crate) fn copy(item: Item, ticket: Ticket) -> Self {
+        Self { first: Slot::Copy(item, ticket), rest: Vec::new(), next: 0, keep: false }
+    }
+
+    /// Answers for the copy if the driver did not take it.
+    pub(crate) fn refuse_copy(self, why: impl FnOnce() -> Error) {
+        if let Slot::Copy(_, ticket) = self.first {
+            ticket.done(Err(why()));
+        }
     }
 
     /// A batch of free-standing items, for emulations and tests of drivers. Outcomes are read by
@@ -123,18 +197,24 @@ impl Batch {
     #[must_use]
     pub fn peek(&self) -> Option<&Item> {
         let slot = if self.next == 0 { Some(&self.first) } else { self.rest.get(self.next - 1) };
-        if let Some(Slot::Waiting(item, _)) = slot { Some(item) } else { None }
+        if let Some(Slot::Waiting(item, _) | Slot::Copy(item, _)) = slot { Some(item) } else { None }
     }
 
     /// Takes the next item to hand it over; the ticket is answered later.
     pub fn take(&mut self) -> Option<(Item, Ticket)> {
         let (at, keep) = (self.next, self.keep);
         let slot = self.slot(at)?;
-        let Slot::Waiting(item, permit) = std::mem::take(slot) else { return None };
-        let (answer, pending) = oneshot::channel();
-        *slot = Slot::Taken(pending, keep.then(|| item.clone()));
+        let taken = match std::mem::take(slot) {
+            Slot::Waiting(item, permit) => {
+                let (answer, pending) = oneshot::channel();
+                *slot = Slot::Taken(pending, keep.then(|| item.clone()));
+                (item, Ticket { answer: Answer::One(answer), _permit: permit })
+            }
+            Slot::Copy(item, ticket) => (item, ticket),
+            _ => return None,
+        };
         self.next += 1;
-        Some((item, Ticket { answer: Some(answer), _permit: permit }))
+        Some(taken)
     }
 
     /// Takes the next item and completes it at once: for a backend whose hand-over is its confirm. `None` if no
@@ -142,8 +222,11 @@ impl Batch {
     pub fn finish_next(&mut self, send: impl FnOnce(Item) -> Result<Receipt>) -> Option<()> {
         let at = self.next;
         let slot = self.slot(at)?;
-        let Slot::Waiting(item, _permit) = std::mem::take(slot) else { return None };
-        *slot = Slot::Done(send(item));
+        match std::mem::take(slot) {
+            Slot::Waiting(item, _permit) => *slot = Slot::Done(send(item)),
+            Slot::Copy(item, ticket) => ticket.done(send(item)),
+            _ => return None,
+        }
         self.next += 1;
         Some(())
     }
@@ -175,16 +258,18 @@ impl Batch {
 
 /// A ticket that was dropped unanswered means that nobody knows.
 pub(crate) fn settled(answer: Result<Result<Receipt>, oneshot::error::RecvError>) -> Result<Receipt> {
-    answer.unwrap_or_else(|_| {
-        Err(Error::new(Kind::Disconnected, "the connection ended before the broker answered")
-            .with_fate(Fate::Unknown))
-    })
+    answer.unwrap_or_else(|_| Err(unanswered()))
+}
+
+fn unanswered() -> Error {
+    Error::new(Kind::Disconnected, "the connection ended before the broker answered").with_fate(Fate::Unknown)
 }
 
 impl Slot {
     fn into_outcome(self) -> Option<Outcome> {
         match self {
-            Self::Empty => None,
+            // A copy's ticket tells its own tale.
+            Self::Empty | Self::Copy(..) => None,
             Self::Waiting(item, permit) => Some(Outcome::Unsent(item, permit)),
             Self::Done(result) => Some(Outcome::Done(result)),
             Self::Taken(pending, item) => Some(Outcome::Pending(pending, item)),

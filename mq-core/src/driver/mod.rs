@@ -44,7 +44,7 @@ mod types;
 mod unsupported;
 
 pub use batch::{Batch, Item, Ticket};
-pub(crate) use batch::{Outcome, Pending, settled};
+pub(crate) use batch::{Join, Outcome, Pending, settled};
 pub use connection::{Connection, Connector};
 pub use consumer::Consumer;
 pub use half::{Half, HalfLog, HalfRecord, LogBatch, LogEntry, Shard, Step, Stepped};

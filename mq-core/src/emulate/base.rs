@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::duty::Duties;
+use super::exchange::Registry;
 use super::outlets::{Handed, Outlets};
 use crate::client::lock;
 use crate::deadline::Budget;
@@ -26,6 +28,8 @@ pub(crate) struct Base {
     pub(crate) info: ConnectionInfo,
     pub(crate) clock: Clock,
     pub(crate) duties: Duties,
+    pub(super) registry: Registry,
+    pub(super) due_declared: AtomicBool,
     /// Producers of background work on the live connection.
     outlets: Mutex<Option<(u64, Arc<Outlets>)>>,
 }
@@ -38,7 +42,16 @@ impl fmt::Debug for Base {
 
 impl Base {
     pub(crate) fn new(link: Arc<Link>, options: ClientOptions, info: ConnectionInfo, clock: Clock) -> Self {
-        Self { link, options, info, clock, duties: Duties::default(), outlets: Mutex::default() }
+        Self {
+            link,
+            options,
+            info,
+            clock,
+            duties: Duties::default(),
+            registry: Registry::default(),
+            due_declared: AtomicBool::new(false),
+            outlets: Mutex::default(),
+        }
     }
 
     /// The full name of one of mq's own objects.
@@ -132,6 +145,12 @@ impl Base {
             tries += 1;
             self.link.moved_on(generation, self.options.reconnect.next_pause(tries)).await;
         }
+    }
+
+    /// Begins the work that any process may have to do, when this one shows by a consumer that it stays.
+    pub(crate) fn start_duties(self: &Arc<Self>) {
+        self.start_unpacking();
+        self.start_routing_due();
     }
 
     /// Waits until the link ends or all work is asked to stop.

@@ -65,6 +65,21 @@ impl Outlets {
         }
     }
 
+    /// Forgets the producer of a target.
+    pub(super) fn forget(&self, to: &Target) {
+        lock(&self.open).remove(to);
+    }
+
+    /// Closes all of them.
+    pub(super) async fn close(&self) -> Result<()> {
+        let open = std::mem::take(&mut *lock(&self.open));
+        let mut outcome = Ok(());
+        for producer in open.into_values() {
+            outcome = outcome.and(producer.close().await);
+        }
+        outcome
+    }
+
     /// Hands one stamped message over.
     pub(super) async fn hand_over(&self, to: &Target, message: Message) -> Handed {
         let producer = match self.producer(to).await {

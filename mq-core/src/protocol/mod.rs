@@ -8,6 +8,7 @@
 pub mod acked;
 mod base64;
 mod codec;
+pub mod delayed;
 pub mod envelope;
 pub mod frame;
 pub mod half;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::driver::CoreDuties;
+use mq_core::driver::{Change, Connection, Connector, CoreDuties, Sort};
 use mq_core::{Client, ClientEvent, ClientOptions, Consumer, Events, Topology};
 use mq_memory::{MemoryConfig, MemoryConnector};
 
@@ -27,6 +27,12 @@ impl Broker {
     /// One that does no background work.
     pub(crate) async fn idle_client(&self) -> Client {
         self.client_with(ClientOptions::new().with_background_work(false)).await
+    }
+
+    /// Deletes a queue as a foreign program would.
+    pub(crate) async fn delete_queue_natively(&self, name: &str) {
+        let connection = self.0.connect().await.unwrap();
+        connection.apply(&Change::Delete(Sort::Queue, name.to_owned())).await.unwrap();
     }
 
     pub(crate) async fn client_with(&self, options: ClientOptions) -> Client {

@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod common;
+mod exchange;
 mod layers;
 mod unpack;
