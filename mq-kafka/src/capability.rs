@@ -34,6 +34,7 @@ pub(crate) fn capabilities() -> Capabilities {
         cost: "each retry is a stored copy, then an ack",
         caveat: "a process that dies between the two repeats the message",
     };
+    can.transactions = Support::Native;
     can.sharing = Sharing::PerPartition;
     can.order = Order::Key;
     can.atomicity = Atomicity::SendsWithAcks;

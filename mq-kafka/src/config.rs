@@ -65,6 +65,7 @@ pub struct KafkaConfig {
     pub(crate) replication: Option<u32>,
     pub(crate) security: Security,
     pub(crate) namespace: String,
+    pub(crate) instance: Option<String>,
     pub(crate) forwards: bool,
     properties: Vec<(String, String)>,
 }
@@ -82,6 +83,7 @@ impl KafkaConfig {
             replication: None,
             security: Security::default(),
             namespace: String::new(),
+            instance: None,
             forwards: true,
             properties: Vec::new(),
         }
@@ -121,6 +123,7 @@ impl KafkaConfig {
         config.delivery_timeout = common.send_timeout.unwrap_or(config.delivery_timeout);
         config.replication = query.take_u32("replication")?;
         config.client_id = common.name.unwrap_or(config.client_id);
+        config.instance = query.take_str("instance");
         config.properties = query.take_prefixed("rdkafka.");
         query.finish()?;
         config.check()?;
@@ -207,6 +210,14 @@ impl KafkaConfig {
         self
     }
 
+    /// A name that this process has at each start, and no other process: then a restart undoes at once what its
+    /// predecessor left open in a transaction, which else holds up readers for 10 s.
+    #[must_use]
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = Some(name.into());
+        self
+    }
+
     /// Whether this connection takes part in forwarding delayed messages, once it has a consumer or has sent one.
     /// Default true. If nobody does, delayed messages are late, not lost.
     #[must_use]
@@ -273,6 +284,16 @@ impl KafkaConfig {
             .set("queue.buffering.max.kbytes", "1048576")
             .set("delivery.timeout.ms", self.delivery_timeout.as_millis().to_string());
         self.with_properties(c)
+    }
+
+    /// For transactions under this id. Nobody polls an idle one, so nothing may be logged to it.
+    pub(crate) fn transactional(&self, id: &str) -> ClientConfig {
+        let mut c = self.with_properties(self.producer());
+        // It follows from the transaction's time-out.
+        c.remove("delivery.timeout.ms");
+        c.set("transactional.id", id).set("transaction.timeout.ms", "10000");
+        c.set_log_level(RDKafkaLogLevel::Emerg);
+        c
     }
 
     /// For administration. Nobody polls its main queue, so nothing may be logged to it.

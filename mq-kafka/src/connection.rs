@@ -26,6 +26,8 @@ use crate::event::Events;
 use crate::gate::Gate;
 use crate::producer::KafkaProducer;
 use crate::topic::Topics;
+use crate::transaction::KafkaTransaction;
+use crate::transaction::pool::Pool;
 use crate::{capability, describe, error, lock, topology};
 
 /// How long one native request for metadata may take.
@@ -83,6 +85,7 @@ pub(crate) struct Link {
     pub(crate) events: Arc<Events>,
     pub(crate) topics: Topics,
     pub(crate) delay: Delay,
+    pub(crate) pool: Pool,
     /// Brokers at the time of the connect: bounds the default replication.
     pub(crate) brokers: usize,
     pub(crate) consumers: Mutex<Vec<Weak<consumer::Shared>>>,
@@ -119,12 +122,14 @@ impl Link {
             capability::capabilities(),
             capability::duties(),
         );
+        let pool = Pool::new(&config.client_id, config.instance.as_deref());
         Ok(Self {
             config,
             gate,
             events,
             topics: Topics::default(),
             delay: Delay::default(),
+            pool,
             brokers,
             consumers: Mutex::new(Vec::new()),
             producer,
@@ -266,7 +271,7 @@ impl driver::Connection for KafkaConnection {
     type Producer = KafkaProducer;
     type Exchange = Unsupported;
     type Consumer = KafkaConsumer;
-    type Transaction = Unsupported;
+    type Transaction = KafkaTransaction;
     type Half = Unsupported;
     type HalfLog = Unsupported;
 
@@ -295,8 +300,11 @@ impl driver::Connection for KafkaConnection {
         KafkaConsumer::open(&self.link, options).await
     }
 
-    async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
-        Err(capability::absent("transactions"))
+    async fn begin(&self, options: &TransactionOptions) -> Result<KafkaTransaction> {
+        if self.link.is_closed() {
+            return Err(Error::closed("connection"));
+        }
+        std::future::ready(Ok(KafkaTransaction::begin(&self.link, options))).await
     }
 
     async fn open_half(&self, _: &HalfOptions) -> Result<Unsupported> {
@@ -343,6 +351,11 @@ impl driver::Connection for KafkaConnection {
             consumer.ended().await;
         }
         self.link.gate.idle().await;
-        Ok(())
+        let link = Arc::clone(&self.link);
+        blocking(move || {
+            link.pool.clear();
+            Ok(())
+        })
+        .await
     }
 }

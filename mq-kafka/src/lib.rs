@@ -16,12 +16,14 @@ mod producer;
 mod security;
 mod topic;
 mod topology;
+mod transaction;
 
 pub use config::{GroupProtocol, KafkaConfig};
 pub use connection::{KafkaConnection, KafkaConnector, backend};
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
 pub use security::Mechanism;
+pub use transaction::KafkaTransaction;
 
 /// A lock whose holder never panics half-way through a change.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 use mq_core::{Error, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
-use super::acked;
 use super::hooks::Reading;
-use super::shared::{Shared, Stored};
+use super::shared::Shared;
+use super::stage::list_of;
 use crate::{error, lock};
 
 /// A commit begins this long after the one before it, at the earliest: what is acknowledged meanwhile goes along.
 const PACE: Duration = Duration::from_millis(5);
-/// How long a commit is tried again while the group is between two generations.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long a commit is tried again while the group is between two generations or a transaction holds a partition.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Who asked for a commit, and what became of it.
 #[derive(Debug)]
@@ -134,35 +133,22 @@ fn pause(time: Duration) {
 fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>) -> Result<()> {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let stored = shared.unconfirmed();
-        if stored.is_empty() {
-            return Ok(());
+        // What a transaction holds is committed after it; with it goes what was acknowledged before.
+        let Some(stored) = shared.to_commit(deadline) else { return Ok(()) };
+        let sent =
+            list_of(&shared.plan.topic, &stored).and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        if sent.is_ok() {
+            shared.confirmed(&stored);
         }
-        match send(shared, consumer, &stored) {
-            Ok(()) => {
-                shared.confirmed(&stored);
-                return Ok(());
-            }
+        shared.committed(&stored);
+        match sent {
+            // What was acknowledged meanwhile is for the next round.
+            Ok(()) if !shared.waits_for_transaction() => return Ok(()),
+            Ok(()) => {}
             Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress)) if Instant::now() < deadline => {
                 pause(PACE);
             }
             Err(failed) => return Err(error::of("the acks were not stored", failed)),
         }
     }
-}
-
-/// Offset and text come from one snapshot, and the list is made by hand: one that librdkafka made would hold up
-/// the consumer's end.
-fn send(
-    shared: &Shared,
-    consumer: &BaseConsumer<Reading>,
-    stored: &[Stored],
-) -> std::result::Result<(), KafkaError> {
-    let mut list = TopicPartitionList::with_capacity(stored.len());
-    for Stored { partition, snapshot, deaths, open, .. } in stored {
-        let mut element = list.add_partition(&shared.plan.topic, *partition);
-        element.set_offset(Offset::Offset(snapshot.base))?;
-        element.set_metadata(acked::encode(snapshot, deaths, *open));
-    }
-    consumer.commit(&list, CommitMode::Sync)
 }

@@ -7,6 +7,7 @@ mod hooks;
 pub(crate) mod plan;
 mod reader;
 mod shared;
+mod stage;
 mod tag;
 pub(crate) mod track;
 
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use shared::Shared;
+pub(crate) use stage::{Staged, list_of};
 
 use crate::connection::{Link, blocking};
 use crate::{error, lock};

@@ -37,7 +37,9 @@ pub(super) fn start(link: &Link, shared: &Arc<Shared>) -> Result<()> {
     }
     let context = Reading { shared: Arc::clone(shared), events: Arc::clone(&link.events) };
     let consumer: BaseConsumer<Reading> = make(&config, context)?;
-    let reader = Reader { shared: Arc::clone(shared), consumer: Arc::new(consumer), left: BTreeSet::new() };
+    let consumer = Arc::new(consumer);
+    shared.set_native(&consumer);
+    let reader = Reader { shared: Arc::clone(shared), consumer, left: BTreeSet::new() };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
     spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
 }

@@ -1,15 +1,17 @@
 //! What a consumer's threads and its async side share.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::{Arrival, Incoming, Position, Tag};
 use mq_core::{Error, Message, Result};
+use rdkafka::consumer::BaseConsumer;
 use tokio::sync::{Notify, watch};
 
 use super::acked::Deaths;
 use super::commit::Commits;
+use super::hooks::Reading;
 use super::plan::Plan;
 use super::tag;
 use super::track::{Snapshot, Tracker};
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     pub(super) stirred: Condvar,
     pub(super) commits: Commits,
     pub(super) ended: watch::Sender<bool>,
+    native: OnceLock<Weak<BaseConsumer<Reading>>>,
 }
 
 /// Changes under the lock.
@@ -50,7 +53,7 @@ pub(super) struct State {
 }
 
 /// A partition that is read here.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Part {
     epoch: u32,
     tracker: Tracker,
@@ -61,6 +64,23 @@ struct Part {
     /// What lies below was purged.
     purged: i64,
     leaving: bool,
+    /// A transaction holds it: no plain commit, and no other transaction.
+    staged: bool,
+    /// A plain commit of it is under way.
+    committing: bool,
+}
+
+impl Part {
+    /// What to store of it, as if these held messages were acknowledged, too.
+    fn stored(&self, partition: i32, acked: &[i64]) -> Option<Stored> {
+        Some(Stored {
+            partition,
+            snapshot: self.tracker.snapshot_with(acked)?,
+            deaths: self.deaths.clone(),
+            open: !self.leaving,
+            version: self.version,
+        })
+    }
 }
 
 /// A message as it was read, with the count of assignments at that time.
@@ -81,7 +101,7 @@ pub(super) struct Resumed {
 
 /// A part of a commit.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     pub(super) partition: i32,
     pub(super) snapshot: Snapshot,
     pub(super) deaths: Deaths,
@@ -100,6 +120,7 @@ impl Shared {
             stirred: Condvar::new(),
             commits: Commits::default(),
             ended: watch::Sender::new(false),
+            native: OnceLock::new(),
         }
     }
 
@@ -157,10 +178,8 @@ impl Shared {
     pub(super) fn room(&self, wait: Duration) -> usize {
         let state = lock(&self.state);
         let full = |s: &mut State| s.ready.len() >= self.capacity() && s.commands.is_empty() && !s.stopping;
-        let (state, _) = self
-            .stirred
-            .wait_timeout_while(state, wait, full)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (state, _) =
+            self.stirred.wait_timeout_while(state, wait, full).unwrap_or_else(PoisonError::into_inner);
         self.capacity().saturating_sub(state.ready.len())
     }
 
@@ -214,7 +233,7 @@ impl Shared {
         let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
         for Resumed { partition, tracker, deaths } in resumed {
             // Nothing of this owner is stored yet: neither where it starts nor that it holds the partition.
-            let part = Part { epoch, tracker, deaths, version: 1, confirmed: 0, purged: 0, leaving: false };
+            let part = Part { epoch, tracker, deaths, version: 1, ..Part::default() };
             state.parts.insert(partition, part);
         }
         // To a browse, a receive without a message is the end.
@@ -250,7 +269,7 @@ impl Shared {
         drop(
             self.stirred
                 .wait_timeout_while(state, wait, |s| s.released < wanted && !s.stopping)
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+                .unwrap_or_else(PoisonError::into_inner),
         );
     }
 
@@ -300,8 +319,26 @@ impl Shared {
         }
     }
 
+    /// The acks of a transaction have been stored.
+    pub(super) fn applied(&self, tags: &[Tag], stored: &[Stored]) {
+        let mut state = lock(&self.state);
+        for tag in tags {
+            let (partition, offset) = tag::place(*tag);
+            if let Some(part) = state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) {
+                part.tracker.ack(offset);
+            }
+        }
+        drop(state);
+        self.confirmed(stored);
+    }
+
+    /// True if a transaction holds a partition with acks that are not stored.
+    pub(super) fn waits_for_transaction(&self) -> bool {
+        lock(&self.state).parts.values().any(|p| p.staged && p.version != p.confirmed)
+    }
+
     /// Delivers a held message again. False if the tag is void.
-    pub(super) fn again(&self, tag: Tag) -> bool {
+    pub(crate) fn again(&self, tag: Tag) -> bool {
         let mut state = lock(&self.state);
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
@@ -322,16 +359,103 @@ impl Shared {
     pub(super) fn unconfirmed(&self) -> Vec<Stored> {
         let state = lock(&self.state);
         let changed = state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
-        let stored = |(partition, part): (&i32, &Part)| {
-            Some(Stored {
-                partition: *partition,
-                snapshot: part.tracker.snapshot()?,
-                deaths: part.deaths.clone(),
-                open: !part.leaving,
-                version: part.version,
+        changed.filter_map(|(n, p)| p.stored(*n, &[])).collect()
+    }
+
+    /// As [`unconfirmed`](Self::unconfirmed), without what a transaction holds; waits for that, until this time.
+    /// `None` if nothing is left. The partitions count as being committed until [`committed`](Self::committed).
+    pub(super) fn to_commit(&self, deadline: Instant) -> Option<Vec<Stored>> {
+        let mut state = lock(&self.state);
+        loop {
+            let changed = || state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
+            let stored: Vec<Stored> =
+                changed().filter(|(_, p)| !p.staged).filter_map(|(n, p)| p.stored(*n, &[])).collect();
+            if !stored.is_empty() {
+                for one in &stored {
+                    state.parts.entry(one.partition).and_modify(|p| p.committing = true);
+                }
+                return Some(stored);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !changed().any(|(_, p)| p.staged) {
+                return None;
+            }
+            state = self.stirred.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A plain commit has ended.
+    pub(super) fn committed(&self, stored: &[Stored]) {
+        let mut state = lock(&self.state);
+        for one in stored {
+            state.parts.entry(one.partition).and_modify(|p| p.committing = false);
+        }
+        drop(state);
+        self.stirred.notify_all();
+    }
+
+    /// Takes partitions for a transaction, all at once; waits for them until this time.
+    pub(super) fn hold(&self, partitions: &[i32], deadline: Instant) -> bool {
+        let mut state = lock(&self.state);
+        let free = |p: &Part| !p.staged && !p.committing;
+        while !partitions.iter().all(|n| state.parts.get(n).is_none_or(free)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.stirred.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        for partition in partitions {
+            state.parts.entry(*partition).and_modify(|p| p.staged = true);
+        }
+        true
+    }
+
+    /// Gives partitions of a transaction back.
+    pub(super) fn let_go(&self, partitions: &[i32]) {
+        let mut state = lock(&self.state);
+        for partition in partitions {
+            state.parts.entry(*partition).and_modify(|p| p.staged = false);
+        }
+        drop(state);
+        self.stirred.notify_all();
+    }
+
+    /// What a commit with these acks would store; `None` if one of them is void.
+    pub(super) fn with_acks(&self, tags: &[Tag]) -> Option<Vec<Stored>> {
+        let mut state = lock(&self.state);
+        let mut acked: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        for tag in tags {
+            let (partition, offset) = tag::place(*tag);
+            let part = state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch)?;
+            part.tracker.holds(offset).then(|| acked.entry(partition).or_default().push(offset))?;
+        }
+        acked
+            .into_iter()
+            .map(|(partition, mut offsets)| {
+                offsets.sort_unstable();
+                state.parts.get(&partition)?.stored(partition, &offsets)
             })
-        };
-        changed.filter_map(stored).collect()
+            .collect()
+    }
+
+    /// True if this delivery is held.
+    pub(crate) fn holds(&self, tag: Tag) -> bool {
+        let (partition, offset) = tag::place(tag);
+        let mut state = lock(&self.state);
+        let part =
+            state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
+        part.is_some_and(|p| p.tracker.holds(offset))
+    }
+
+    pub(super) fn set_native(&self, native: &Arc<BaseConsumer<Reading>>) {
+        // Set once, by the reader.
+        drop(self.native.set(Arc::downgrade(native)));
+    }
+
+    /// The native consumer, while it lives.
+    pub(super) fn native(&self) -> Option<Arc<BaseConsumer<Reading>>> {
+        self.native.get()?.upgrade()
     }
 
     /// The broker has stored this.
@@ -405,7 +529,7 @@ impl Shared {
         let (state, _) = self
             .stirred
             .wait_timeout_while(state, left, |s| !s.joined && s.death.is_none())
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         state.joined
     }
 }

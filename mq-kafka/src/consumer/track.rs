@@ -81,6 +81,11 @@ impl Tracker {
         self.find(offset)?.clone()
     }
 
+    /// True if this message is held.
+    pub(crate) fn holds(&mut self, offset: i64) -> bool {
+        self.find(offset).is_some()
+    }
+
     /// How many messages are held.
     pub(crate) fn open(&self) -> usize {
         self.open
@@ -88,8 +93,16 @@ impl Tracker {
 
     /// What to commit; `None` as long as nothing has arrived and nothing was stored before.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.snapshot_with(&[])
+    }
+
+    /// As [`snapshot`](Self::snapshot), as if these held messages, ascending, were acknowledged, too.
+    pub(crate) fn snapshot_with(&self, acked: &[i64]) -> Option<Snapshot> {
         let next = self.next?;
-        let open = || self.held.iter().filter(|(_, message)| message.is_some()).map(|(offset, _)| *offset);
+        let is_open = |(offset, message): &&(i64, Option<Message>)| {
+            message.is_some() && acked.binary_search(offset).is_err()
+        };
+        let open = || self.held.iter().filter(is_open).map(|(offset, _)| *offset);
         let mut ahead: Vec<Range<i64>> = Vec::new();
         let mut add = |range: Range<i64>| match ahead.last_mut() {
             Some(last) if last.end >= range.start => last.end = last.end.max(range.end),

@@ -1,0 +1,195 @@
+//! One Kafka transaction, from begin to its outcome. Blocks.
+
+use std::time::{Duration, Instant};
+
+use mq_core::driver::Target;
+use mq_core::{Error, Fate, Kind, Message, Result, Timestamp};
+use rdkafka::TopicPartitionList;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::Producer as _;
+
+use super::Work;
+use super::pool::TxProducer;
+use crate::connection::Link;
+use crate::consumer::{Staged, list_of};
+use crate::{convert, delay, error};
+
+/// How long all of it may take; the broker undoes it after 10 s by itself.
+const WHOLE: Duration = Duration::from_secs(9);
+/// One native call.
+const CALL: Duration = Duration::from_secs(5);
+
+/// Why a transaction did not happen.
+enum Failed {
+    /// None of it is visible; the producer is good.
+    Undone(Error),
+    /// None of it is visible; the producer is not to be used again.
+    Spoilt(Error),
+    /// The commit was under way.
+    Unknown(Error),
+}
+
+/// Commits all of it.
+pub(super) fn run(link: &Link, work: Work) -> Result<()> {
+    let deadline = Instant::now() + WHOLE;
+    if work.sends.is_empty() && work.acks.is_empty() {
+        return Ok(());
+    }
+    let producer = match link.pool.lease(link) {
+        Ok(producer) => producer,
+        Err(failed) => {
+            work.give_back();
+            return Err(aborted(failed));
+        }
+    };
+    let staged = match stage(&work, deadline) {
+        Ok(staged) => staged,
+        Err(failed) => {
+            link.pool.keep(producer);
+            work.give_back();
+            return Err(failed);
+        }
+    };
+    let outcome = attempt(link, &producer, &work, &staged, deadline);
+    finish(link, producer, &work, staged, outcome)
+}
+
+/// Takes the partitions of all acks: from here to the outcome nothing else is committed for them.
+fn stage(work: &Work, deadline: Instant) -> Result<Vec<Staged>> {
+    let mut staged = Vec::with_capacity(work.acks.len());
+    for (shared, tags) in work.acks.values() {
+        staged.push(shared.stage(tags, deadline)?);
+    }
+    Ok(staged)
+}
+
+fn attempt(
+    link: &Link,
+    producer: &TxProducer,
+    work: &Work,
+    staged: &[Staged],
+    deadline: Instant,
+) -> std::result::Result<(), Failed> {
+    let native = producer.native();
+    native.begin_transaction().map_err(|e| Failed::Spoilt(error::of("the transaction was not begun", e)))?;
+    let filled = fill(link, producer, &work.sends, deadline).and_then(|()| offsets(producer, staged));
+    if let Err(failed) = filled {
+        return Err(undo(producer, failed, deadline));
+    }
+    loop {
+        match native.commit_transaction(CALL) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
+            Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
+                return Err(undo(producer, KafkaError::Transaction(e), deadline));
+            }
+            Err(failed) => return Err(Failed::Unknown(error::of("the commit was not answered", failed))),
+        }
+    }
+}
+
+fn fill(
+    link: &Link,
+    producer: &TxProducer,
+    sends: &[(Target, Message)],
+    deadline: Instant,
+) -> std::result::Result<(), KafkaError> {
+    let now = Timestamp::now();
+    for (target, message) in sends {
+        let level =
+            message.due().filter(|due| *due > now).map(|due| delay::topic(link, delay::first(due, now)));
+        let record = match &level {
+            Some(level) => convert::delay(level, message, target, ()),
+            None => convert::record(&target.name, message, ()),
+        };
+        producer.native().send(record).map_err(|(failed, _)| failed)?;
+    }
+    producer.answered(deadline)
+}
+
+fn offsets(producer: &TxProducer, staged: &[Staged]) -> std::result::Result<(), KafkaError> {
+    for one in staged {
+        let list: TopicPartitionList = list_of(one.topic(), one.stored())?;
+        let group = one.group().ok_or(KafkaError::Canceled)?;
+        producer.native().send_offsets_to_transaction(&list, &group, CALL)?;
+    }
+    Ok(())
+}
+
+/// Aborts; a producer whose abort is not answered is spoilt.
+fn undo(producer: &TxProducer, failed: KafkaError, deadline: Instant) -> Failed {
+    let why = error::of("the transaction was undone", failed);
+    loop {
+        match producer.native().abort_transaction(CALL) {
+            Ok(()) => {
+                // The reports of what was purged.
+                drop(producer.answered(Instant::now() + CALL));
+                return Failed::Undone(why);
+            }
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
+            Err(_) => return Failed::Spoilt(why),
+        }
+    }
+}
+
+fn finish(
+    link: &Link,
+    producer: TxProducer,
+    work: &Work,
+    staged: Vec<Staged>,
+    outcome: std::result::Result<(), Failed>,
+) -> Result<()> {
+    match outcome {
+        Ok(()) => {
+            link.pool.keep(producer);
+            staged.into_iter().for_each(Staged::applied);
+            Ok(())
+        }
+        Err(Failed::Undone(why)) => {
+            link.pool.keep(producer);
+            drop(staged);
+            work.give_back();
+            Err(aborted(why))
+        }
+        Err(Failed::Spoilt(why)) => {
+            renew(link, producer);
+            drop(staged);
+            work.give_back();
+            Err(aborted(why))
+        }
+        Err(Failed::Unknown(why)) => {
+            // The successor is ready when the broker has finished the transaction, one way or the other: then the
+            // stored offsets tell whether the acks count.
+            renew(link, producer);
+            for (one, (shared, tags)) in staged.into_iter().zip(work.acks.values()) {
+                if one.is_stored() {
+                    one.applied();
+                } else {
+                    drop(one);
+                    for tag in tags {
+                        // One that is void comes again where its partition is now.
+                        shared.again(*tag);
+                    }
+                }
+            }
+            Err(why.with_fate(Fate::Unknown))
+        }
+    }
+}
+
+fn renew(link: &Link, producer: TxProducer) {
+    match producer.renewed(link) {
+        Ok(fresh) => link.pool.keep(fresh),
+        Err(failed) => {
+            tracing::warn!(target: "mq_kafka", error = %failed, "a transactional producer was given up")
+        }
+    }
+}
+
+fn aborted(why: Error) -> Error {
+    let text = format!("none of the transaction is visible: {}", why.message());
+    Error::new(Kind::TransactionAborted, text)
+        .with_status(why.status())
+        .with_backend(error::BACKEND)
+        .with_source(why)
+}

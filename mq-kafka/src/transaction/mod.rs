@@ -1,0 +1,140 @@
+//! Transactions: several sends and several acks, all or nothing.
+//!
+//! What belongs to a transaction is kept here until its commit; only then a Kafka transaction is begun, filled,
+//! and committed in one go. So it is open for milliseconds, whatever the application does meanwhile, and a rollback
+//! costs nothing.
+
+mod commit;
+pub(crate) mod pool;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mq_core::driver::{self, Tag, Target, TransactionOptions};
+use mq_core::{Error, Kind, Message, Result};
+use tokio::time::Instant;
+
+use crate::connection::{Link, blocking};
+use crate::consumer::Shared;
+use crate::{error, lock};
+
+/// One transaction.
+#[derive(Debug)]
+pub struct KafkaTransaction {
+    link: Arc<Link>,
+    work: Work,
+    until: Instant,
+    /// Targets that were found.
+    known: Vec<Target>,
+}
+
+/// What a commit does.
+#[derive(Debug, Default)]
+struct Work {
+    sends: Vec<(Target, Message)>,
+    /// Acks by consumer, in ascending order: transactions that wait for each other's partitions do so in one order.
+    acks: BTreeMap<u64, (Arc<Shared>, Vec<Tag>)>,
+}
+
+impl Work {
+    /// Nothing of it happened: what was to be acknowledged comes again.
+    fn give_back(&self) {
+        for (shared, tags) in self.acks.values() {
+            for tag in tags {
+                // One that is void comes again where its partition is now.
+                shared.again(*tag);
+            }
+        }
+    }
+}
+
+impl KafkaTransaction {
+    pub(crate) fn begin(link: &Arc<Link>, options: &TransactionOptions) -> Self {
+        if link.pool.is_empty() {
+            // Ready by the time of the commit, most likely.
+            let link = Arc::clone(link);
+            tokio::task::spawn_blocking(move || {
+                if let Ok(producer) = link.pool.lease(&link) {
+                    link.pool.keep(producer);
+                }
+            });
+        }
+        Self {
+            link: Arc::clone(link),
+            work: Work::default(),
+            until: Instant::now() + options.lifetime,
+            known: Vec::new(),
+        }
+    }
+
+    fn in_time(&self) -> Result<()> {
+        if Instant::now() > self.until {
+            return Err(Error::new(
+                Kind::TransactionAborted,
+                "the transaction is older than its lifetime; begin anew",
+            )
+            .with_backend(error::BACKEND));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaTransaction {
+    fn drop(&mut self) {
+        self.work.give_back();
+    }
+}
+
+impl driver::Transaction for KafkaTransaction {
+    async fn send(&mut self, to: &Target, message: Message) -> Result<()> {
+        self.in_time()?;
+        if !self.known.contains(to) {
+            self.link.require(to).await?;
+            self.known.push(to.clone());
+        }
+        if message.due().is_some() {
+            let level = crate::delay::first(message.due().unwrap_or_default(), mq_core::Timestamp::now());
+            self.link.delay.prepare(&self.link, level).await?;
+            self.link.delay.start(&self.link);
+        }
+        self.work.sends.push((to.clone(), message));
+        Ok(())
+    }
+
+    async fn attach(&mut self, tags: &[Tag]) -> Result<()> {
+        self.in_time()?;
+        for tag in tags {
+            let consumers = lock(&self.link.consumers);
+            let found =
+                consumers.iter().filter_map(std::sync::Weak::upgrade).find(|c| c.id() == tag.consumer);
+            drop(consumers);
+            let Some(shared) = found.filter(|shared| shared.holds(*tag)) else {
+                return Err(Error::new(Kind::Fenced, "this delivery is void; its message comes again")
+                    .with_backend(error::BACKEND));
+            };
+            self.work.acks.entry(tag.consumer).or_insert_with(|| (shared, Vec::new())).1.push(*tag);
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<()> {
+        let late = self.in_time();
+        let work = std::mem::take(&mut self.work);
+        if late.is_err() {
+            work.give_back();
+            return late;
+        }
+        // It runs to its end whether or not anybody waits.
+        let link = Arc::clone(&self.link);
+        blocking(move || commit::run(&link, work)).await
+    }
+
+    async fn rollback(self) -> Result<()> {
+        drop(self);
+        std::future::ready(Ok(())).await
+    }
+
+    fn abandon(self) {
+        drop(self);
+    }
+}

@@ -1,0 +1,169 @@
+//! Transactional producers, kept: a new one costs half a second.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mq_core::{Error, Result};
+use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+
+use crate::connection::{Link, make};
+use crate::context;
+use crate::{error, lock};
+
+/// Idle producers kept by a connection.
+const KEPT: usize = 16;
+/// How long the broker may take to finish what a predecessor of the same id has left.
+const INIT: Duration = Duration::from_secs(8);
+
+/// Names in use in this process: two clients of one instance must not fence each other.
+static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The first failure among the messages of a transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<Option<KafkaError>>);
+
+/// The context of a transactional producer.
+#[derive(Debug)]
+pub(crate) struct Counting(Arc<Failures>);
+
+impl ClientContext for Counting {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+        context::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "mq_kafka", %error, reason, "transactional producer");
+    }
+}
+
+impl ProducerContext for Counting {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((failed, _)) = result {
+            lock(&self.0.0).get_or_insert_with(|| failed.clone());
+        }
+    }
+}
+
+/// A transactional id: `client-instance-slot`, this process's alone while it lives.
+#[derive(Debug)]
+struct Slot(String);
+
+impl Slot {
+    fn take(base: &str) -> Self {
+        let mut taken = lock(&TAKEN);
+        let name = (0_u32..).map(|n| format!("{base}-{n}")).find(|name| !taken.contains(name));
+        let name = name.unwrap_or_else(|| base.to_owned());
+        taken.insert(name.clone());
+        Self(name)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        lock(&TAKEN).remove(&self.0);
+    }
+}
+
+/// A producer that commits one transaction after the other. All of its calls block.
+pub(crate) struct TxProducer {
+    native: BaseProducer<Counting>,
+    failures: Arc<Failures>,
+    slot: Slot,
+}
+
+impl std::fmt::Debug for TxProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TxProducer").field("id", &self.slot.0).finish_non_exhaustive()
+    }
+}
+
+impl TxProducer {
+    fn new(link: &Link, slot: Slot) -> Result<Self> {
+        let failures = Arc::new(Failures::default());
+        let context = Counting(Arc::clone(&failures));
+        let native: BaseProducer<Counting> = make(&link.config.transactional(&slot.0), context)?;
+        let made = Self { native, failures, slot };
+        made.native.init_transactions(INIT).map_err(|e| error::of("a transaction was not begun", e))?;
+        Ok(made)
+    }
+
+    pub(super) fn native(&self) -> &BaseProducer<Counting> {
+        &self.native
+    }
+
+    /// Waits until everything handed over is answered, and the queue has let go of it: a commit that finds
+    /// something left waits for 100 ms.
+    pub(super) fn answered(&self, deadline: Instant) -> std::result::Result<(), KafkaError> {
+        while self.native.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return Err(KafkaError::Flush(rdkafka::error::RDKafkaErrorCode::OperationTimedOut));
+            }
+            self.native.poll(Duration::ZERO);
+            std::thread::yield_now();
+        }
+        lock(&self.failures.0).take().map_or(Ok(()), Err)
+    }
+
+    /// A successor with the same id: what this one has left is finished or undone before it is ready, and requests
+    /// of this one that are still under way count for nothing.
+    pub(super) fn renewed(self, link: &Link) -> Result<Self> {
+        let Self { native, slot, .. } = self;
+        drop(native);
+        Self::new(link, slot)
+    }
+}
+
+/// The idle producers of a connection.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: Mutex<Vec<TxProducer>>,
+    base: String,
+}
+
+impl Pool {
+    /// Without an instance the ids are this connection's own: what a crash leaves open ends by its time-out only.
+    pub(crate) fn new(client_id: &str, instance: Option<&str>) -> Self {
+        let base = match instance {
+            Some(instance) => format!("{client_id}-{instance}"),
+            None => format!("{client_id}-{:016x}", RandomState::new().hash_one(std::process::id())),
+        };
+        Self { idle: Mutex::default(), base }
+    }
+
+    /// An idle producer, or a new one. Blocks.
+    pub(super) fn lease(&self, link: &Link) -> Result<TxProducer> {
+        if let Some(kept) = lock(&self.idle).pop() {
+            kept.native.poll(Duration::ZERO);
+            return Ok(kept);
+        }
+        if link.is_closed() {
+            return Err(Error::closed("connection"));
+        }
+        TxProducer::new(link, Slot::take(&self.base))
+    }
+
+    /// True if a lease would have to make one.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.idle).is_empty()
+    }
+
+    /// Keeps a producer whose last transaction ended.
+    pub(super) fn keep(&self, producer: TxProducer) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < KEPT {
+            idle.push(producer);
+        }
+    }
+
+    /// Lets go of all. Blocks.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *lock(&self.idle));
+        drop(all);
+    }
+}
