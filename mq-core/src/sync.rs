@@ -1,16 +1,11 @@
 //! The locks and atomics of the modules whose interleavings are model-checked: loom's under `cfg(mq_loom)`, else
 //! those of std, with a lock that does not poison (a panic is caught and counted elsewhere).
+//! `Arc` stays that of std: only the standard one can be the type of `self`, and counting references is not ours to prove.
 
 #[cfg(mq_loom)]
-pub(crate) use loom::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(mq_loom))]
-pub(crate) use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(mq_loom)]
 type Inner<T> = loom::sync::Mutex<T>;

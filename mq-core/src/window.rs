@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Bytes are kept in the lower 40 bits (up to 1 TiB), messages in the 23 above, and one bit says that someone
 /// waits: one compare-and-swap decides.
@@ -305,3 +306,6 @@ mod tests {
         assert!(now(small.as_mut()).is_some());
     }
 }
+
+#[cfg(all(test, mq_loom))]
+mod loom_tests;

@@ -83,3 +83,63 @@ mod tests {
         assert_eq!((credit.held(), credit.free()), (1, 1));
     }
 }
+
+#[cfg(all(test, mq_loom))]
+mod loom_tests {
+    //! See `window::loom_tests` for how to run these.
+
+    use super::Credit;
+    use loom::future::block_on;
+    use loom::thread;
+    use std::sync::Arc;
+
+    /// The receiver waits for room as often as it takes, while others give back: it always comes through.
+    fn drain(gives: &'static [u32], max: u32, wanted: u32) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(3));
+        builder.check(move || {
+            let credit = Arc::new(Credit::new(max));
+            credit.take(max);
+            let give = |n: u32| {
+                let credit = Arc::clone(&credit);
+                thread::spawn(move || credit.give(n))
+            };
+            let others: Vec<_> = gives.iter().map(|n| give(*n)).collect();
+            for _ in 0..wanted {
+                block_on(credit.room());
+                credit.take(1);
+            }
+            others.into_iter().for_each(|t| assert!(t.join().unwrap() <= max));
+            assert_eq!(credit.held(), max - gives.iter().sum::<u32>() + wanted);
+        });
+    }
+
+    #[test]
+    fn a_give_wakes_the_one_who_waits() {
+        drain(&[1], 1, 1);
+    }
+
+    #[test]
+    fn two_gives_wake_the_one_who_waits_twice() {
+        drain(&[1, 1], 2, 2);
+    }
+
+    #[test]
+    fn a_wait_that_is_dropped_takes_nothing() {
+        use std::future::Future;
+        loom::model(|| {
+            let credit = Arc::new(Credit::new(1));
+            credit.take(1);
+            let other = Arc::clone(&credit);
+            let other = thread::spawn(move || other.give(1));
+            {
+                let mut waiting = std::pin::pin!(credit.room());
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                drop(waiting.as_mut().poll(&mut cx));
+            }
+            block_on(credit.room());
+            other.join().unwrap();
+            assert_eq!(credit.held(), 0);
+        });
+    }
+}
