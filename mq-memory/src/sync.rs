@@ -1,8 +1,9 @@
 //! A lock that does not poison: no holder panics half-way through a change, so poisoning would only hide the first
 //! panic.
 //!
-//! Order of locks, outermost first: names → exchange → a reader's held deliveries → a queue's state (several only
-//! in the order of their ids) → timer. No lock is held across an await point.
+//! Order of locks, outermost first: names → exchange → half messages, shards, transaction → a reader's held
+//! deliveries → the state of queues and topics (several only in the order of their ids) → timer. A look-up of a name
+//! lets go of the names before it returns, so it may be made below any lock. No lock is held across an await point.
 
 use std::sync::{MutexGuard, PoisonError};
 

@@ -28,6 +28,8 @@ impl Entry {
 pub(crate) struct Log {
     base: u64,
     entries: VecDeque<Entry>,
+    /// How many of them expire.
+    mortal: usize,
 }
 
 impl Log {
@@ -47,6 +49,7 @@ impl Log {
         // The system's clock may be set back; stored times never go back.
         let stored = last.map_or(now, |e| e.stored.max(now));
         let peak = last.map_or(message.timestamp(), |e| e.peak.max(message.timestamp()));
+        self.mortal += usize::from(message.expires().is_some());
         self.entries.push_back(Entry { message, stored, peak });
         self.latest() - 1
     }
@@ -55,6 +58,11 @@ impl Log {
     pub(crate) fn get(&self, offset: u64) -> Option<&Entry> {
         let at = usize::try_from(offset.checked_sub(self.base)?).ok()?;
         self.entries.get(at)
+    }
+
+    /// True if a message here may expire.
+    pub(crate) const fn is_mortal(&self) -> bool {
+        self.mortal > 0
     }
 
     /// Removes what has been kept for longer than `retention`; tells messages and bytes removed.
@@ -66,6 +74,7 @@ impl Log {
             }
             messages += 1;
             bytes += entry.message.weight() as u64;
+            self.mortal -= usize::from(entry.message.expires().is_some());
             self.entries.pop_front();
             self.base += 1;
         }

@@ -5,6 +5,8 @@ mod browse;
 mod consumer;
 mod group;
 #[cfg(test)]
+mod group_model;
+#[cfg(test)]
 mod group_tests;
 mod log;
 mod part;

@@ -107,6 +107,10 @@ impl Part {
 
     /// Messages that are neither acknowledged nor expired.
     pub(crate) fn lag(&self, log: &Log, now: Timestamp) -> u64 {
+        if !log.is_mortal() {
+            let from = self.acks.committed().max(log.earliest());
+            return (log.latest() - from) - self.acks.ahead_of(from);
+        }
         let open = |offset: &u64| {
             !self.acks.contains(*offset) && log.get(*offset).is_some_and(|entry| !entry.expired(now))
         };

@@ -28,6 +28,12 @@ impl Tracker {
             || self.ahead.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
     }
 
+    /// How many offsets from here on are acknowledged.
+    pub(crate) fn ahead_of(&self, from: u64) -> u64 {
+        let beyond = |(start, end): (&u64, &u64)| end.saturating_sub(from.max(*start));
+        self.ahead.iter().map(beyond).sum()
+    }
+
     /// Acknowledges one offset.
     pub(crate) fn ack(&mut self, offset: u64) {
         if self.contains(offset) {
@@ -91,6 +97,8 @@ mod tests {
                 let committed = (0..).find(|o| !set.contains(o)).unwrap();
                 prop_assert_eq!(t.committed(), committed);
                 for o in 0..45 {
+                    let acked = set.range(o..).filter(|a| **a >= committed).count() as u64;
+                    prop_assert!(o < committed || t.ahead_of(o) == acked);
                     prop_assert_eq!(t.contains(o), set.contains(&o));
                 }
                 prop_assert!(t.ahead.iter().zip(t.ahead.iter().skip(1)).all(|(a, b)| a.1 < b.0));
