@@ -45,6 +45,8 @@ impl Consumer for MemoryConsumer {
             return Ok(());
         }
         match &self.from {
+            // As a rule there is something, and nothing to wait for.
+            From::Queue(queue) if queue.take(into, max, None)? => return Ok(()),
             From::Queue(queue) => queue.receive(into, max, wait).await,
             From::Topic(topic) => topic.receive(into, max, wait).await,
             From::Browse(browser) => {

@@ -8,7 +8,7 @@ use mq_core::driver::{Batch, Producer};
 use crate::broker::Broker;
 use crate::faults::Plain;
 use crate::link::Link;
-use crate::queue::Queue;
+use crate::queue::{Queue, Stop};
 use crate::switchboard::Operation;
 use crate::topic::Topic;
 
@@ -32,6 +32,13 @@ impl Producer for MemoryProducer {
         let faults = &self.broker.faults;
         if faults.is_armed() {
             return faults.send(Operation::Send, || self.link.check(), batch, self).await;
+        }
+        if let To::Queue(queue) = &self.to {
+            // As a rule there is room, and nothing to wait for.
+            self.link.check()?;
+            if queue.push(&self.broker, batch, |_| true)? == Stop::Done {
+                return Ok(());
+            }
         }
         self.plain(batch).await
     }

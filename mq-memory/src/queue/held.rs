@@ -20,6 +20,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// Holds an entry, and names it.
+    #[inline]
     pub(crate) fn hold(&mut self, entry: Entry) -> u64 {
         let seq = self.base + self.ring.len() as u64;
         self.ring.push_back(Some(entry));
@@ -38,10 +39,12 @@ impl Held {
         }
     }
 
-    /// The newest `n`, oldest of them first. None of them may have been taken yet.
+    /// The newest `n` with their numbers, oldest of them first. None of them may have been taken yet.
     pub(crate) fn newest(&self, n: usize) -> impl Iterator<Item = (u64, &Entry)> {
-        let end = self.base + self.ring.len() as u64;
-        (end - n as u64..end).filter_map(|seq| Some((seq, self.get(seq)?)))
+        // They were held just now, so they are still in the ring.
+        let first = self.ring.len().saturating_sub(n);
+        let entries = self.ring.range(first..).flatten();
+        (self.base + first as u64..).zip(entries)
     }
 
     /// Takes the entry of this number out; `None` if it is not held.
@@ -51,11 +54,29 @@ impl Held {
             Some(at) => self.ring.get_mut(usize::try_from(at).ok()?)?.take()?,
         };
         self.count -= 1;
+        self.trim();
+        Some(entry)
+    }
+
+    /// Lets go of the entry of this number where it lies; what it weighed, or `None` if it is not held.
+    #[inline]
+    pub(crate) fn settle(&mut self, seq: u64) -> Option<u32> {
+        let Some(at) = seq.checked_sub(self.base) else { return self.take(seq).map(|e| e.weight) };
+        let slot = self.ring.get_mut(usize::try_from(at).ok()?)?;
+        let weight = slot.as_ref()?.weight;
+        *slot = None;
+        self.count -= 1;
+        self.trim();
+        Some(weight)
+    }
+
+    /// Forgets the places before the oldest that is held.
+    #[inline]
+    fn trim(&mut self) {
         while let Some(None) = self.ring.front() {
             self.ring.pop_front();
             self.base += 1;
         }
-        Some(entry)
     }
 
     /// Moves the older half of the ring aside.
@@ -104,7 +125,10 @@ mod tests {
         assert_eq!(held.drain().iter().map(|e| e.pos).collect::<Vec<_>>(), [1, 2, 4]);
         assert_eq!(held.len(), 0);
         assert!(held.take(seqs[1]).is_none(), "void after a drain");
-        assert!(held.hold(entry(7)) > seqs[4]);
+        let last = held.hold(entry(7));
+        assert!(last > seqs[4]);
+        assert_eq!(held.newest(1).map(|(seq, e)| (seq, e.pos)).collect::<Vec<_>>(), [(last, 7)]);
+        assert_eq!((held.settle(last), held.settle(last), held.len()), (Some(0), None, 0));
     }
 
     #[test]

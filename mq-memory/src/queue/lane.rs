@@ -15,6 +15,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// Appends a new entry; its position is the highest so far.
+    #[inline]
     pub(crate) fn push(&mut self, entry: Entry) {
         self.line.push_back(entry);
     }
@@ -25,6 +26,7 @@ impl Lane {
     }
 
     /// The first entry.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         if self.aside.is_empty() {
             return self.line.pop_front();

@@ -133,7 +133,7 @@ impl Queue {
         broker.pool().give_back(credit);
         broker.pool().give_back(Self::weigh(&removed));
         if self.owner.is_some() {
-            broker.pool().give_back(Self::weigh(&delayed.collect::<Vec<_>>()));
+            broker.pool().give_back(Self::weigh(delayed.collect::<Vec<_>>().iter().map(|e| &**e)));
         } else {
             broker.scheduled.adopt(broker, &self.name, delayed.map(|e| e.message));
         }

@@ -131,7 +131,7 @@ impl QueueConsumer {
     }
 
     /// Takes up to `max` messages, or, given a waker, joins the line of waiters. True if something was received.
-    fn take(&self, into: &mut Vec<Arrival>, max: usize, park: Option<&Waker>) -> Result<bool> {
+    pub(crate) fn take(&self, into: &mut Vec<Arrival>, max: usize, park: Option<&Waker>) -> Result<bool> {
         let mut hold = self.reader.hold.lock();
         if let Some(end) = &hold.end {
             return Err(end.clone());
@@ -154,7 +154,8 @@ impl QueueConsumer {
         let expired = self.take_expired(&mut state);
         let max = if self.reader.active.load(Ordering::Relaxed) { max } else { 0 };
         // Consumers that wait get their share, whoever comes first.
-        let share = state.ready.div_ceil(state.waiters.len() + 1);
+        let share =
+            if state.waiters.is_empty() { max } else { state.ready.div_ceil(state.waiters.len() + 1) };
         let mut taken = 0;
         while taken < max.min(share) {
             let Some(entry) = state.pop() else { break };
@@ -191,14 +192,16 @@ impl QueueConsumer {
 
     /// Hands the newest `taken` of the held messages to the consumer. Copies are made outside the queue's lock.
     fn deliver(&self, hold: &Hold, into: &mut Vec<Arrival>, taken: usize) {
-        into.extend(hold.held.newest(taken).map(|(seq, entry)| {
+        into.reserve(taken);
+        for (seq, entry) in hold.held.newest(taken) {
             let incoming = Incoming::new(self.reader.tag(seq), entry.message.clone());
-            Arrival::Delivery(incoming.with_deaths(entry.deaths))
-        }));
+            into.push(Arrival::Delivery(incoming.with_deaths(entry.deaths)));
+        }
     }
 
+    /// Waits for something to take, after a first [`take`](Self::take) found nothing.
     pub(crate) async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
-        if self.take(into, max, None)? || wait.is_zero() {
+        if wait.is_zero() {
             return Ok(());
         }
         if max > 0 {

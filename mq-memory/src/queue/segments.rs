@@ -17,6 +17,7 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
+    #[inline]
     pub(crate) fn push_back(&mut self, entry: Entry) {
         if let Some(last) = self.segments.back_mut().filter(|s| s.len() < s.capacity()) {
             last.push_back(entry);
@@ -28,6 +29,7 @@ impl Segments {
         self.segments.push_back(segment);
     }
 
+    #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Entry> {
         let first = self.segments.front_mut()?;
         let entry = first.pop_front();

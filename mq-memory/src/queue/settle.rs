@@ -108,8 +108,8 @@ impl QueueConsumer {
         }
         let mut now = AckNow::Done;
         for tag in tags {
-            match self.reader.owns(*tag).then(|| hold.held.take(tag.seq)).flatten() {
-                Some(entry) => hold.freed.add(entry.weight),
+            match self.reader.owns(*tag).then(|| hold.held.settle(tag.seq)).flatten() {
+                Some(weight) => hold.freed.add(weight),
                 None if hold.lost.len() < MAX_LOST => {
                     hold.lost.push(*tag);
                     now = AckNow::Recorded;

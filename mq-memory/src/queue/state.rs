@@ -19,7 +19,7 @@ pub(crate) struct State {
     pub(super) ready: usize,
     pub(super) ready_bytes: u64,
     /// By due time, then by arrival.
-    pub(super) delayed: BTreeMap<(Timestamp, u64), Entry>,
+    pub(super) delayed: BTreeMap<(Timestamp, u64), Box<Entry>>,
     /// Ready messages that expire, by expiry time and position.
     pub(super) expiries: BTreeSet<(Timestamp, u64, u8)>,
     /// What the timer's entry says.
@@ -86,6 +86,7 @@ impl State {
     }
 
     /// Appends a new message that is due. Returns true if the timer may have to be set.
+    #[inline]
     pub(super) fn append(&mut self, entry: Entry, expiry: bool) -> bool {
         self.count_in(&entry);
         let lane = self.lane(&entry.message);
@@ -112,7 +113,17 @@ impl State {
     }
 
     /// The message to deliver next: highest priority, then lowest place. What has expired must be gone already.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
+        if let ([lane], true) = (&mut self.lanes[..], self.expiries.is_empty()) {
+            let entry = lane.pop()?;
+            self.count_out(&entry);
+            return Some(entry);
+        }
+        self.pop_by_priority()
+    }
+
+    fn pop_by_priority(&mut self) -> Option<Entry> {
         let entry = self.lanes.iter_mut().rev().find_map(Lane::pop)?;
         if !self.expiries.is_empty()
             && let Some(expires) = entry.message.expires()
@@ -189,7 +200,7 @@ impl Queue {
         let entry = Entry { pos: state.place(), deaths: 0, weight: weight(&message), message };
         let arm = match due {
             Some(due) => {
-                state.delayed.insert((due, entry.pos), entry);
+                state.delayed.insert((due, entry.pos), Box::new(entry));
                 true
             }
             None => {

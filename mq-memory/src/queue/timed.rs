@@ -27,7 +27,7 @@ impl Queue {
     fn ripen(&self, state: &mut State, broker: &Broker, now: Timestamp) -> bool {
         for _ in 0..AT_ONCE {
             let Some(first) = state.delayed.first_entry().filter(|e| e.key().0 <= now) else { return false };
-            let mut entry = first.remove();
+            let mut entry = *first.remove();
             entry.pos = state.place();
             entry.message.clear_due();
             state.append(entry, broker.expires());
@@ -53,7 +53,7 @@ impl Queue {
         let key = state.delayed.iter().find(|(_, e)| e.message.id() == Some(id)).map(|(k, _)| *k);
         let Some(entry) = key.and_then(|k| state.delayed.remove(&k)) else { return false };
         drop(state);
-        broker.pool().give_back(Self::weigh([&entry]));
+        broker.pool().give_back(Self::weigh([&*entry]));
         true
     }
 }
