@@ -1,7 +1,10 @@
 //! The subcommands, each in a file of its own.
 
 mod brokers;
+mod run;
+mod support;
 mod table;
+mod test;
 
 use std::process::ExitCode;
 
@@ -14,12 +17,21 @@ pub(crate) enum Command {
     /// Start, stop and break the real brokers that tests run on
     #[command(subcommand)]
     Brokers(brokers::Brokers),
+    /// Run every test, and the conformance suite on every backend
+    Test(test::Test),
+    /// Measure against the raw channel or client, in release mode
+    Bench(run::Bench),
+    /// Write README's support table from the results of the last full test run
+    Support,
 }
 
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Brokers(command) => command.run(),
+            Self::Test(test) => test.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Support => support::run(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn brokers(store: &Store) -> Result<String> {
 }
 
 /// Columns as wide as their widest cell.
-fn render(rows: &[Vec<String>]) -> String {
+pub(super) fn render(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().filter_map(|r| Some(r.get(column)?.len())).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();
