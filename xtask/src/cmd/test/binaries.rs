@@ -56,7 +56,10 @@ pub(super) fn build(parts: &[Part]) -> Result<Vec<Binary>> {
         return Err(Error::new("the tests do not build"));
     }
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(messages.lines().filter_map(|line| binary(&serde_json::from_str(line).ok()?)).collect())
+    let found = messages.lines().filter_map(|line| binary(&serde_json::from_str(line).ok()?));
+    let mut binaries: Vec<_> = found.collect();
+    binaries.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+    Ok(binaries)
 }
 
 /// The test binary that a message of Cargo reports, if it does.
@@ -151,7 +154,9 @@ impl Runner<'_> {
         let results = target_dir()?.join(kept).join(format!("{}-{}", binary.package, binary.target));
         suite::clear(&results)?;
         let mut command = Command::new(&binary.executable);
-        command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir);
+        // As Cargo would set them: its own run of this task has set them to ours.
+        command.env("CARGO_MANIFEST_DIR", &binary.dir).env("CARGO_PKG_NAME", &binary.package);
+        command.current_dir(&binary.dir);
         command.env("MQ_CONFORMANCE_RESULTS", &results).args(self.filter);
         let (log, failure) = self.log(&name, &mut command);
         let suites = suite::read(&results)?;
