@@ -38,7 +38,7 @@ pub(crate) fn capabilities() -> Capabilities {
     can.sharing = Sharing::PerPartition;
     can.order = Order::Key;
     can.atomicity = Atomicity::SendsWithAcks;
-    can.comparable = &["parallelism", "partitions", "replication", "retention"];
+    can.comparable = &["parallelism", "partitions", "replication", "retention", "ttl"];
     can.limits = limits();
     can
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::{
-    self, Applied, Change, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Query, Target,
-    TransactionOptions, Unsupported,
+    self, Applied, Change, ConnectionInfo, ConsumerOptions, Described, Event, HalfOptions, Query, Sort,
+    Target, TransactionOptions, Unsupported,
 };
 use mq_core::{Backend, Error, Kind, Result, defaults};
 use rdkafka::ClientConfig;
@@ -168,6 +168,13 @@ impl Link {
     }
 }
 
+impl Link {
+    /// The TTL of messages that bring none.
+    pub(crate) async fn ttl(&self, target: &Target) -> Result<Option<Duration>> {
+        if target.sort == Sort::Queue { topology::ttl(self, &target.name).await } else { Ok(None) }
+    }
+}
+
 /// Waits for the first metadata and returns the number of brokers.
 fn first_answer(client: &Client<Sending>, events: &Events) -> Result<usize> {
     let deadline = Instant::now() + defaults::CONNECT_DEADLINE;
@@ -289,7 +296,8 @@ impl driver::Connection for KafkaConnection {
 
     async fn open_producer(&self, target: &Target) -> Result<KafkaProducer> {
         self.link.require(target).await?;
-        Ok(KafkaProducer::new(Arc::clone(&self.link), self.link.topics.get(target)))
+        let ttl = self.link.ttl(target).await?;
+        Ok(KafkaProducer::new(Arc::clone(&self.link), self.link.topics.get(target), ttl))
     }
 
     async fn open_exchange(&self, _: &str) -> Result<Unsupported> {

@@ -1,6 +1,7 @@
 //! The message as a Kafka record, and back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mq_core::driver::Target;
@@ -58,6 +59,14 @@ fn headers(message: &Message, natives: Natives, route: Option<Route>) -> OwnedHe
         encode_route(&route, &mut add);
     }
     out.unwrap_or_default()
+}
+
+/// Lets a message that brings no expiry expire this long after it was due, or made.
+pub(crate) fn expire(message: &mut Message, ttl: Duration) {
+    if message.expires().is_none() {
+        let from = message.due().unwrap_or_default().max(message.timestamp());
+        message.set_expires(Some(from.plus(ttl)));
+    }
 }
 
 /// The message in a record of a delay level, and where it goes.

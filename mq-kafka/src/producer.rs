@@ -1,6 +1,7 @@
 //! Sending to a queue or topic.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mq_core::driver::{self, Batch, Ticket};
 use mq_core::{Error, Message, Result, Timestamp};
@@ -16,11 +17,13 @@ use crate::{convert, delay, error};
 pub struct KafkaProducer {
     link: Arc<Link>,
     flight: Arc<Flight>,
+    /// Expiry of messages that bring none.
+    ttl: Option<Duration>,
 }
 
 impl KafkaProducer {
-    pub(crate) fn new(link: Arc<Link>, topic: Arc<Topic>) -> Self {
-        Self { link, flight: Flight::new(topic) }
+    pub(crate) fn new(link: Arc<Link>, topic: Arc<Topic>, ttl: Option<Duration>) -> Self {
+        Self { link, flight: Flight::new(topic), ttl }
     }
 
     /// Where a message waits that is due at this time, if that is not now.
@@ -63,10 +66,13 @@ impl driver::Producer for KafkaProducer {
             };
             let closed = || Error::closed("connection");
             let places = self.link.gate.enter(item.message.weight()).await.ok_or_else(closed)?;
-            let Some((item, ticket)) = batch.take() else {
+            let Some((mut item, ticket)) = batch.take() else {
                 self.link.gate.leave(places);
                 break;
             };
+            if let Some(ttl) = self.ttl {
+                convert::expire(&mut item.message, ttl);
+            }
             self.hand_over(&item.message, level.as_deref(), ticket, places);
         }
         Ok(())

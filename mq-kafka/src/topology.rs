@@ -1,5 +1,6 @@
 //! Declaring, deleting, purging.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,14 @@ use crate::{capability, delay, describe, error, lock};
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a deletion or declaration waits until the brokers' metadata shows it.
 const SEEN: Duration = Duration::from_secs(5);
+/// What Kafka has no setting for is kept in settings of the log cleaner, which does nothing for these topics:
+/// whether it is a queue or a topic...
+const MARK: &str = "min.compaction.lag.ms";
+const QUEUE_MARK: i64 = 1;
+const TOPIC_MARK: i64 = 2;
+/// ... and the TTL of its messages, in milliseconds.
+const TTL: &str = "max.compaction.lag.ms";
+const FOR_EVER: i64 = i64::MAX;
 /// Largest record: the largest body, key and headers.
 const MAX_RECORD: &str = "4194304";
 
@@ -47,6 +56,7 @@ struct Plan {
     replication: Option<u32>,
     copies: u32,
     retention: String,
+    ttl: Option<Duration>,
 }
 
 impl Plan {
@@ -56,7 +66,8 @@ impl Plan {
                 "Kafka has no bounded, prioritized or exclusive queues; leave the setting out",
             ));
         }
-        Ok(Self::new(link, Sort::Queue, &spec.name, spec.parallelism, None, None))
+        let plan = Self::new(link, Sort::Queue, &spec.name, spec.parallelism, None, None);
+        Ok(Self { ttl: spec.ttl, ..plan })
     }
 
     fn topic(link: &Link, spec: &TopicSpec) -> Self {
@@ -74,7 +85,18 @@ impl Plan {
         let brokers = u32::try_from(link.brokers).unwrap_or(u32::MAX);
         let copies = replication.or(link.config.replication).unwrap_or_else(|| brokers.min(3));
         let retention = retention.map_or_else(|| "-1".to_owned(), |kept| kept.as_millis().to_string());
-        Self { sort, name: name.to_owned(), partitions, replication, copies, retention }
+        Self { sort, name: name.to_owned(), partitions, replication, copies, retention, ttl: None }
+    }
+
+    /// The TTL as it is kept: at least 1 ms, or for ever.
+    fn kept_ttl(&self) -> String {
+        let millis = self.ttl.map_or(FOR_EVER, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(FOR_EVER));
+        // The broker wants it to be no less than the marker beside it.
+        millis.max(TOPIC_MARK).to_string()
+    }
+
+    const fn mark(&self) -> i64 {
+        if matches!(self.sort, Sort::Queue) { QUEUE_MARK } else { TOPIC_MARK }
     }
 }
 
@@ -84,13 +106,16 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
         return Err(Error::config("partitions and replication are at least 1"));
     };
     let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
+    let (mark, ttl) = (plan.mark().to_string(), plan.kept_ttl());
     let outcome = {
         let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies))
             .set("cleanup.policy", "delete")
             .set("retention.ms", &plan.retention)
             .set("retention.bytes", "-1")
             .set("max.message.bytes", MAX_RECORD)
-            .set("min.insync.replicas", &in_sync);
+            .set("min.insync.replicas", &in_sync)
+            .set(MARK, &mark)
+            .set(TTL, &ttl);
         let asked = link.admin().create_topics([&topic], &options());
         asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
     };
@@ -180,36 +205,65 @@ async fn seen(link: &Arc<Link>, name: &str, there: bool) -> Result<()> {
 
 /// Finds an existing topic equal to the plan, or names the property that differs.
 async fn compare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
+    // It may have been made this moment.
+    seen(link, &plan.name, true).await?;
     let (asked, name) = (Arc::clone(link), plan.name.clone());
     let (partitions, copies) = blocking(move || describe::shape(&asked, &name)).await?;
-    let retention = setting(link, &plan.name, "retention.ms").await?;
+    let kept = settings(link, &plan.name).await?;
+    let is = |name: &str, wanted: String| (kept.get(name).cloned().unwrap_or_else(|| wanted.clone()), wanted);
     let parallelism = if plan.sort == Sort::Queue { "parallelism" } else { "partitions" };
+    let copies = copies.to_string();
+    let mark = is(MARK, plan.mark().to_string());
+    // A topic that mq did not make can be used as either.
+    let sort = if mark.0 == "0" { (mark.1.clone(), mark.1) } else { mark };
+    let (ttl_is, ttl_wanted) = is(TTL, plan.kept_ttl());
+    let ttl_is =
+        if ttl_is == FOR_EVER.to_string() && plan.sort == Sort::Topic { ttl_wanted.clone() } else { ttl_is };
     let differs = [
+        ("sort", sort.0, sort.1),
         (parallelism, partitions.to_string(), plan.partitions.to_string()),
-        ("replication", copies.to_string(), plan.replication.map_or(copies.to_string(), |r| r.to_string())),
-        ("retention", retention.unwrap_or_else(|| plan.retention.clone()), plan.retention.clone()),
+        ("replication", copies.clone(), plan.replication.map_or(copies, |r| r.to_string())),
+        ("retention", is("retention.ms", plan.retention.clone()).0, plan.retention.clone()),
+        ("ttl", ttl_is, ttl_wanted),
     ];
     match differs.into_iter().find(|(_, is, wanted)| is != wanted) {
         None => Ok(Applied::Unchanged),
-        Some((property, is, wanted)) => Err(Error::new(
-            Kind::AlreadyExists,
-            format!(
-                "the {} `{}` exists with {property} {is}, not {wanted}; delete it or declare it as it is",
-                plan.sort.as_str(),
-                plan.name
-            ),
-        )
-        .with_context("property", property)
-        .with_backend(error::BACKEND)),
+        Some((property, is, wanted)) => Err(plan.conflict(property, &is, &wanted)),
     }
 }
 
-async fn setting(link: &Link, topic: &str, name: &str) -> Result<Option<String>> {
+impl Plan {
+    fn conflict(&self, property: &'static str, is: &str, wanted: &str) -> Error {
+        let (sort, name) = (self.sort.as_str(), &self.name);
+        let text = if property == "sort" {
+            let other = if self.sort == Sort::Queue { "topic" } else { "queue" };
+            format!("`{name}` exists as a {other}; take another name for the {sort}")
+        } else {
+            format!(
+                "the {sort} `{name}` exists with {property} {is}, not {wanted}; delete it or declare it as it is"
+            )
+        };
+        Error::new(Kind::AlreadyExists, text).with_context("property", property).with_backend(error::BACKEND)
+    }
+}
+
+/// The settings of a topic.
+async fn settings(link: &Link, topic: &str) -> Result<HashMap<String, String>> {
     let asked = [ResourceSpecifier::Topic(topic)];
     let found = link.admin().describe_configs(&asked, &options());
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
-    let Some(Ok(resource)) = found.into_iter().next() else { return Ok(None) };
-    Ok(resource.get(name).and_then(|entry| entry.value.clone()))
+    let Some(Ok(resource)) = found.into_iter().next() else { return Ok(HashMap::new()) };
+    Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+/// The TTL of a queue's messages that bring none.
+pub(crate) async fn ttl(link: &Link, queue: &str) -> Result<Option<Duration>> {
+    let kept = settings(link, queue).await?;
+    if kept.get(MARK).is_none_or(|mark| *mark != QUEUE_MARK.to_string()) {
+        return Ok(None);
+    }
+    let millis = kept.get(TTL).and_then(|ttl| ttl.parse::<i64>().ok()).filter(|ttl| *ttl != FOR_EVER);
+    Ok(millis.and_then(|ttl| u64::try_from(ttl).ok()).map(Duration::from_millis))
 }
 
 /// Deletes a topic; the broker forgets the groups' offsets of it at once.

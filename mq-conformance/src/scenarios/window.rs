@@ -16,7 +16,7 @@ scenarios! {
     a_message_larger_than_the_window_goes_alone [Queues];
     a_send_ends_by_its_deadline [Queues, BoundedQueues];
     a_dropped_confirmation_gives_its_place_back [Queues];
-    clones_share_the_window [Queues];
+    clones_share_the_window [Queues, BoundedQueues];
     send_once_confirms_too [Queues];
     a_busy_producer_lets_other_tasks_run [Queues];
     a_stuck_handler_pushes_back_on_producers [Queues, BoundedQueues];

@@ -334,7 +334,7 @@ impl Session {
     }
 }
 
-/// A dead-letter queue: looking at a message counts as no death.
+/// A dead-letter queue: looking at a message counts as no death, and the order in which they died is kept.
 pub(crate) fn dead_letter_spec(name: &str) -> QueueSpec {
-    QueueSpec::new(name).with_max_deaths(u32::MAX)
+    QueueSpec::new(name).with_max_deaths(u32::MAX).with_parallelism(1)
 }

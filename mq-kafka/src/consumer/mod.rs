@@ -47,9 +47,10 @@ impl KafkaConsumer {
         if link.is_closed() {
             return Err(Error::closed("connection"));
         }
+        let ttl = link.ttl(&options.source).await?;
         let (link, options) = (Arc::clone(link), options.clone());
         blocking(move || {
-            let shared = Arc::new(Shared::new(next_id(), Plan::new(&link, &options)?));
+            let shared = Arc::new(Shared::new(next_id(), Plan::new(&link, &options, ttl)?));
             // Dropped on any way out, it stops the threads.
             let consumer = Self { shared: Arc::clone(&shared) };
             reader::start(&link, &shared)?;

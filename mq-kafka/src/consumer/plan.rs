@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use mq_core::driver::{ConsumerOptions, Mode, Sort, Start};
 use mq_core::{Error, Result, Timestamp};
@@ -24,11 +25,13 @@ pub(crate) struct Plan {
     pub(super) ahead: BTreeMap<i32, Vec<Range<i64>>>,
     pub(super) browse: bool,
     pub(super) prefetch: usize,
+    /// Expiry of messages that bring none.
+    pub(super) ttl: Option<Duration>,
 }
 
 impl Plan {
     /// Blocks: fixes the start position.
-    pub(super) fn new(link: &Link, options: &ConsumerOptions) -> Result<Self> {
+    pub(super) fn new(link: &Link, options: &ConsumerOptions, ttl: Option<Duration>) -> Result<Self> {
         let topic = options.source.name.clone();
         let partitions = link.partitions(&topic)?;
         let partitions = partitions.ok_or_else(|| options.source.not_found().with_backend(error::BACKEND))?;
@@ -53,7 +56,7 @@ impl Plan {
             }
         }
         let prefetch = options.prefetch.max(1) as usize;
-        Ok(Self { topic, group, partitions, starts, ahead: left_out, browse, prefetch })
+        Ok(Self { topic, group, partitions, starts, ahead: left_out, browse, prefetch, ttl })
     }
 
     /// Deliveries are held until they are settled.

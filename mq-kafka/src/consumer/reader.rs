@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
 use mq_core::{Result, Status};
@@ -24,6 +24,8 @@ use crate::{convert, error};
 const POLL: Duration = Duration::from_millis(50);
 /// How long the thread waits for room before it pauses the partitions: pausing drops what was fetched.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a consumer that is closed waits for the end of its join.
+const LEAVE: Duration = Duration::from_secs(2);
 /// Most messages of one hand-over.
 const BATCH: usize = 1024;
 
@@ -63,6 +65,7 @@ impl Reader {
                 .spawn(move || commit::run(&shared, &consumer))
         });
         self.read();
+        self.join();
         self.shared.leaving(&self.shared.partitions());
         // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
         self.shared.commits.ask();
@@ -75,6 +78,14 @@ impl Reader {
         drop(consumer);
         shared.ended.send_replace(true);
         shared.arrived.notify_one();
+    }
+
+    /// Who leaves while it joins is waited for by the others until its session ends.
+    fn join(&self) {
+        let deadline = Instant::now() + LEAVE;
+        while self.shared.plan.settles() && !self.shared.has_joined() && Instant::now() < deadline {
+            drop(self.consumer.poll(POLL));
+        }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -141,12 +152,14 @@ impl Reader {
             let epoch = self.shared.epoch();
             match self.consumer.poll(wait) {
                 None => return,
-                Some(Ok(record)) => batch.push(Read {
-                    partition: record.partition(),
-                    offset: record.offset(),
-                    message: convert::message(&record),
-                    epoch,
-                }),
+                Some(Ok(record)) => {
+                    let mut message = convert::message(&record);
+                    if let Some(ttl) = self.shared.plan.ttl {
+                        convert::expire(&mut message, ttl);
+                    }
+                    let (partition, offset) = (record.partition(), record.offset());
+                    batch.push(Read { partition, offset, message, epoch });
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.left.remove(&partition);
                     if self.shared.plan.browse && self.left.is_empty() {

@@ -521,6 +521,12 @@ impl Shared {
         lock(&self.state).commands.pop_front()
     }
 
+    /// The group has said who reads what, or nothing can come of it.
+    pub(super) fn has_joined(&self) -> bool {
+        let state = lock(&self.state);
+        state.joined || state.death.is_some()
+    }
+
     /// Waits for the first assignment, at most this long. True if it came.
     pub(super) fn joined(&self, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
