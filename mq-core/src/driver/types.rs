@@ -352,7 +352,7 @@ pub enum Mode {
     Exclusive,
     /// A topic, as a member of a group.
     Group(String),
-    /// A topic, all of it, with no stored offset.
+    /// A topic, all of it, with no stored offset. Deliveries need no ack.
     Broadcast,
     /// A queue or topic, without consuming: reads what is there now, oldest first, then ends with empty batches.
     /// Deliveries need no ack.

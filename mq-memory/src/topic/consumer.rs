@@ -127,7 +127,7 @@ impl TopicConsumer {
     }
 
     pub(crate) fn ack(&self, tags: &[Tag]) -> AckNow {
-        if self.reader.browser.is_some() {
+        if self.reader.looks_only() {
             return AckNow::Done;
         }
         let (id, mut now) = (self.reader.id, AckNow::Recorded);
@@ -146,8 +146,9 @@ impl TopicConsumer {
     }
 
     pub(crate) fn settle(&self, tag: Tag, how: Settle) -> Result<()> {
-        if self.reader.browser.is_some() {
-            return Err(Error::unsupported("a browsed message is not consumed; there is nothing to settle"));
+        if self.reader.looks_only() {
+            let text = "a broadcast and a browse only look: there is nothing to settle; use a group";
+            return Err(Error::unsupported(text));
         }
         let id = self.reader.id;
         match how {
@@ -206,6 +207,11 @@ impl Drop for TopicConsumer {
 }
 
 impl TopicReader {
+    /// True if its deliveries need no ack.
+    const fn looks_only(&self) -> bool {
+        matches!(self.reading, Reading::Lone(_))
+    }
+
     fn check(&self) -> Result<()> {
         self.end.get().map_or(Ok(()), |end| Err(end.clone()))
     }
@@ -263,7 +269,7 @@ impl TopicReader {
 
     /// Hands deliveries to a transaction, all of them or none.
     pub(crate) fn attach(&self, broker: &Broker, tags: &[Tag], transaction: u64) -> Result<()> {
-        if self.check().is_err() || self.browser.is_some() {
+        if self.check().is_err() || self.looks_only() {
             return Err(void());
         }
         let mut state = self.topic.lock(broker)?;

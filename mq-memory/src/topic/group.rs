@@ -22,6 +22,8 @@ pub(crate) struct Group {
     /// Who is to read each partition once the present owner has let go.
     target: Vec<Option<Member>>,
     turns: u64,
+    /// Deliveries need no ack: nothing is held, and nothing comes again.
+    pub(crate) looks_only: bool,
 }
 
 impl Group {
@@ -29,7 +31,7 @@ impl Group {
     pub(crate) fn new(starts: impl IntoIterator<Item = u64>) -> Self {
         let parts: Vec<Part> = starts.into_iter().map(Part::new).collect();
         let target = vec![None; parts.len()];
-        Self { parts, seats: Vec::new(), target, turns: 0 }
+        Self { parts, seats: Vec::new(), target, turns: 0, looks_only: false }
     }
 
     pub(crate) fn seat(&mut self, member: Member) -> Option<&mut Seat> {

@@ -179,6 +179,15 @@ fn a_transaction_holds_deliveries_alone() {
 }
 
 #[test]
+fn who_only_looks_holds_nothing() {
+    let mut b = Bench::new(1, 3);
+    b.group.looks_only = true;
+    b.join(1);
+    assert_eq!(b.offsets(1), [0, 1, 2]);
+    assert!(b.group.seat(1).unwrap().held.is_empty() && b.take(1, 9).is_empty());
+}
+
+#[test]
 fn every_partition_gets_its_turn() {
     let mut b = Bench::new(3, 100);
     b.join(1);

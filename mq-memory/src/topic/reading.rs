@@ -35,7 +35,11 @@ impl Group {
             let mut taken = 0;
             while mine && taken < share.min(left) {
                 let Some((offset, message, deaths)) = part.pop(&logs[at], now) else { break };
-                let tag = Tag { consumer: member, epoch: part.epoch, seq: seat.hold(at, offset) };
+                if self.looks_only {
+                    part.ack(offset);
+                }
+                let seq = if self.looks_only { seat.number() } else { seat.hold(at, offset) };
+                let tag = Tag { consumer: member, epoch: part.epoch, seq };
                 deliver(Incoming::new(tag, message.clone()).at(position(at, offset)).with_deaths(deaths));
                 taken += 1;
             }

@@ -61,8 +61,14 @@ impl Seat {
 
     /// Holds a delivery; tells its number.
     pub(crate) fn hold(&mut self, partition: usize, offset: u64) -> u64 {
+        let seq = self.number();
+        self.held.insert(seq, Held { partition, offset, transaction: None });
+        seq
+    }
+
+    /// The number of a delivery that is not held.
+    pub(crate) fn number(&mut self) -> u64 {
         self.next_seq += 1;
-        self.held.insert(self.next_seq, Held { partition, offset, transaction: None });
         self.next_seq
     }
 

@@ -167,7 +167,12 @@ impl State {
     /// A group that starts here, unless it is known.
     pub(crate) fn group(&mut self, reading: Reading, start: Start) -> &mut Group {
         let logs = &self.logs;
-        self.readers.entry(reading).or_insert_with(|| Group::new(logs.iter().map(|l| l.resolve(start))))
+        let looks_only = matches!(reading, Reading::Lone(_));
+        self.readers.entry(reading).or_insert_with(|| {
+            let mut group = Group::new(logs.iter().map(|l| l.resolve(start)));
+            group.looks_only = looks_only;
+            group
+        })
     }
 
     pub(crate) fn ranges(&self) -> Vec<PartitionRange> {

@@ -118,7 +118,11 @@ async fn start_positions_are_fixed_when_the_open_returns() {
     assert_eq!(all, ["old new after", "after", "new after", "new after"]);
     let arrived = arrivals(&live).await;
     assert_eq!(arrived.len(), 1, "a broadcast is told nothing of partitions");
-    assert_eq!(texts(&deliveries(arrived)), ["after"]);
+    let seen = deliveries(arrived);
+    assert_eq!(texts(&seen), ["after"]);
+    assert_eq!(live.ack(&tags(&seen)), AckNow::Done);
+    let only_looks = live.settle(seen[0].tag, Settle::Requeue).await.unwrap_err();
+    assert_eq!(only_looks.kind(), Kind::Unsupported);
 }
 
 #[tokio::test(start_paused = true)]
