@@ -3,5 +3,6 @@
 
 mod common;
 mod exchange;
+mod half;
 mod layers;
 mod unpack;
