@@ -31,7 +31,13 @@ fn the_default_facade_is_small_and_has_no_broker_client_and_no_tls() {
 #[test]
 fn a_backend_brings_its_own_client_and_no_tls_unless_asked() {
     let rabbit = tree(&["--features", "rabbit"]);
-    assert!(rabbit.contains("lapin") && !rabbit.contains("rdkafka") && !rabbit.contains("rustls"), "{rabbit:?}");
+    assert!(
+        rabbit.contains("lapin") && !rabbit.contains("rdkafka") && !rabbit.contains("rustls"),
+        "{rabbit:?}"
+    );
     let kafka = tree(&["--features", "kafka"]);
-    assert!(kafka.contains("rdkafka") && !kafka.contains("lapin") && !kafka.contains("openssl-sys"), "{kafka:?}");
+    assert!(
+        kafka.contains("rdkafka") && !kafka.contains("lapin") && !kafka.contains("openssl-sys"),
+        "{kafka:?}"
+    );
 }

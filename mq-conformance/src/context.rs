@@ -216,6 +216,22 @@ impl Ctx {
         self.hook(self.setup.disconnect.as_ref()).await
     }
 
+    /// Makes the broker stop answering.
+    ///
+    /// # Errors
+    /// It could not be done.
+    pub async fn stall(&self) -> Outcome {
+        self.hook(self.setup.stall.as_ref().map(|(stall, _)| stall)).await
+    }
+
+    /// Lets a stalled broker go on.
+    ///
+    /// # Errors
+    /// It could not be done.
+    pub async fn go_on(&self) -> Outcome {
+        self.hook(self.setup.stall.as_ref().map(|(_, resume)| resume)).await
+    }
+
     async fn hook(&self, hook: Option<&Hook>) -> Outcome {
         let hook = hook.ok_or_else(|| Failed::new("the harness has no such hook"))?;
         hook().await.map_err(|e| Failed::new(format!("the harness' hook failed: {e}")))
@@ -226,6 +242,7 @@ impl Ctx {
             crate::scenario::Hooks::None => true,
             crate::scenario::Hooks::Restart => self.setup.restart.is_some(),
             crate::scenario::Hooks::Disconnect => self.setup.disconnect.is_some(),
+            crate::scenario::Hooks::Stall => self.setup.stall.is_some(),
         }
     }
 }

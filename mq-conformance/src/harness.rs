@@ -102,6 +102,8 @@ pub struct Setup {
     pub(crate) connect: Connect,
     pub(crate) restart: Option<Hook>,
     pub(crate) disconnect: Option<Hook>,
+    /// How to stall, and how to go on.
+    pub(crate) stall: Option<(Hook, Hook)>,
 }
 
 impl Setup {
@@ -112,7 +114,12 @@ impl Setup {
         F: Fn(ClientOptions) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Client>> + Send + 'static,
     {
-        Self { connect: Arc::new(move |o| Box::pin(connect(o))), restart: None, disconnect: None }
+        Self {
+            connect: Arc::new(move |o| Box::pin(connect(o))),
+            restart: None,
+            disconnect: None,
+            stall: None,
+        }
     }
 
     /// Connects by URL.
@@ -146,6 +153,19 @@ impl Setup {
         self.disconnect = Some(Arc::new(move || Box::pin(disconnect())));
         self
     }
+
+    /// How to make the broker stop answering while its connections stay open, and how to let it go on.
+    #[must_use]
+    pub fn with_stall<F, Fut, G, Gut>(mut self, stall: F, resume: G) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<(), String>> + Send + 'static,
+        G: Fn() -> Gut + Send + Sync + 'static,
+        Gut: Future<Output = std::result::Result<(), String>> + Send + 'static,
+    {
+        self.stall = Some((Arc::new(move || Box::pin(stall())), Arc::new(move || Box::pin(resume()))));
+        self
+    }
 }
 
 impl fmt::Debug for Setup {
@@ -153,6 +173,7 @@ impl fmt::Debug for Setup {
         f.debug_struct("Setup")
             .field("restart", &self.restart.is_some())
             .field("disconnect", &self.disconnect.is_some())
+            .field("stall", &self.stall.is_some())
             .finish_non_exhaustive()
     }
 }

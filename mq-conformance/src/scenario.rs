@@ -15,6 +15,8 @@ pub enum Hooks {
     Restart,
     /// A cut of all connections.
     Disconnect,
+    /// A broker that stops answering.
+    Stall,
 }
 
 /// One scenario: a promise, and what it takes to see whether it is kept.

@@ -20,6 +20,7 @@ pub(crate) mod core;
 pub(crate) mod credit;
 pub(crate) mod fence;
 pub(crate) mod flusher;
+pub(crate) mod places;
 pub(crate) mod pump;
 pub(crate) mod session;
 pub(crate) mod settle;

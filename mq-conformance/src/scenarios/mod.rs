@@ -7,18 +7,24 @@ mod broadcast;
 mod cancellation;
 mod capability;
 mod close;
+mod dedup;
+mod defaults;
 mod delay;
 mod dlq;
 mod group;
+mod half;
 mod order;
 mod prefetch;
 mod priority;
 mod queue;
+mod reconnect;
 mod retry;
 mod routing;
+mod run_loop;
 mod seek;
 mod settlement;
 mod topology;
+mod transaction;
 mod ttl;
 mod window;
 
@@ -46,6 +52,12 @@ const GROUPS: &[&[Scenario]] = &[
     topology::SCENARIOS,
     bad_input::SCENARIOS,
     capability::SCENARIOS,
+    reconnect::SCENARIOS,
+    transaction::SCENARIOS,
+    half::SCENARIOS,
+    run_loop::SCENARIOS,
+    defaults::SCENARIOS,
+    dedup::SCENARIOS,
 ];
 
 /// Every scenario, in the order of the table.

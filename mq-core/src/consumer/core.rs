@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::Ability;
 use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::Budget;
-use crate::driver::{ConsumerOptions, Mode, Sort};
+use crate::driver::erased::{DynConnection, DynConsumer};
+use crate::driver::{ConsumerOptions, Mode, Sort, Start};
 use crate::error::{Error, Kind, Result};
 use crate::limits::DLQ_SUFFIX;
 
+use super::places::Places;
 use super::session::Session;
 
 /// The settings of a consumer.
@@ -19,11 +22,15 @@ pub(crate) struct ConsumerCore {
     pub(crate) options: ConsumerOptions,
     pub(crate) retry: RetryPolicy,
     opened: AtomicBool,
+    /// For a broadcast that can seek.
+    pub(super) places: Option<Places>,
 }
 
 impl ConsumerCore {
     pub(crate) fn new(client: Client, options: ConsumerOptions, retry: RetryPolicy) -> Self {
-        Self { client, options, retry, opened: AtomicBool::new(false) }
+        let can_seek = client.capabilities().support(Ability::Seek).is_offered();
+        let places = (options.mode == Mode::Broadcast && can_seek).then(Places::default);
+        Self { client, options, retry, opened: AtomicBool::new(false), places }
     }
 
     pub(crate) fn opened_before(&self) -> bool {
@@ -56,7 +63,7 @@ impl ConsumerCore {
                 Err(e) if e.kind() == Kind::Timeout && self.opened_before() => continue,
                 Err(e) => return Err(e),
             };
-            match budget.run(connection.open_consumer(&self.options)).await.and_then(|r| r) {
+            match budget.run(self.open_on(&*connection)).await.and_then(|r| r) {
                 Ok(driver) => {
                     self.opened.store(true, Ordering::Relaxed);
                     return Ok(Session::start(Arc::clone(self), driver, generation));
@@ -68,6 +75,19 @@ impl ConsumerCore {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Opens the driver's consumer; a broadcast goes on where it was.
+    async fn open_on(&self, connection: &dyn DynConnection) -> Result<Arc<dyn DynConsumer>> {
+        let again = self.opened_before();
+        if let Some(places) = self.places.as_ref().filter(|_| !again && self.options.start == Start::Latest) {
+            places.note_ends(connection, &self.options.source.name).await?;
+        }
+        let consumer = connection.open_consumer(&self.options).await?;
+        if let Some(places) = self.places.as_ref().filter(|_| again) {
+            places.restore(&*consumer).await?;
+        }
+        Ok(consumer)
     }
 
     /// Names the place and the backend in an error of this consumer.

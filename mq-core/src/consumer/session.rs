@@ -118,6 +118,9 @@ impl Session {
     #[inline]
     pub(crate) fn accept(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
         let unfit = if self.core.settles() { self.judge(&incoming) } else { None };
+        if let (Some(places), Some(at)) = (&self.core.places, incoming.position) {
+            places.passed(at);
+        }
         let mut delivery = Delivery::new(Arc::clone(self), incoming);
         let Some((reason, error)) = unfit else { return Some(delivery) };
         delivery.bury_in_background(reason, error);

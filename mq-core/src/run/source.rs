@@ -66,7 +66,9 @@ impl Source {
 
     /// Starts a handler when there is room; false if the end was announced meanwhile.
     async fn start(&mut self, mut deliveries: Vec<Delivery>, ended: &mut watch::Receiver<bool>) -> bool {
-        if let (Work::Single(_), Some(delivery)) = (&self.work, deliveries.pop()) {
+        if matches!(self.work, Work::Single(_))
+            && let Some(delivery) = deliveries.pop()
+        {
             match self.lanes.enter(delivery) {
                 Some(delivery) => deliveries.push(delivery),
                 None => return true,

@@ -1,0 +1,334 @@
+//! Transactions: all or nothing.
+
+use std::time::Duration;
+
+use mq_core::driver::Target;
+use mq_core::{Atomicity, Kind, Message};
+
+use crate::context::{Ctx, text};
+use crate::outcome::{Outcome, check, check_eq, check_kind};
+use crate::scenario::scenarios;
+
+scenarios! {
+    "transaction";
+    nothing_is_visible_before_the_commit [Queues, Transactions];
+    everything_is_visible_after_the_commit [Queues, Transactions];
+    nothing_is_ever_visible_after_a_rollback [Queues, Transactions];
+    a_drop_is_a_rollback [Queues, Transactions];
+    a_lifetime_that_ends_is_a_rollback [Queues, Transactions];
+    acks_are_part_of_it [Queues, Transactions];
+    a_rollback_gives_deliveries_back [Queues, Transactions];
+    a_dropped_transaction_gives_deliveries_back [Queues, Transactions];
+    queues_and_topics_together [Queues, Topics, Transactions];
+    one_that_is_too_large_is_refused [Queues, Transactions];
+    a_send_to_a_missing_queue_fails_it [Queues, Transactions];
+    messages_keep_their_order_and_headers [Queues, Transactions];
+    a_stale_delivery_is_refused [Queues, Transactions] Disconnect;
+    a_commit_survives_the_process [Queues, Transactions];
+    a_commit_survives_a_restart [Queues, Transactions] Restart;
+    a_cut_before_the_commit_leaves_nothing [Queues, Transactions] Disconnect;
+    many_transactions_at_once_stay_apart [Queues, Transactions];
+    an_empty_transaction_commits [Queues, Transactions];
+}
+
+/// What became visible, and when nothing more comes.
+async fn seen(cx: &Ctx, queue: &str) -> Outcome<Vec<String>> {
+    let mut consumer = cx.client.queue(queue).consumer().open().await?;
+    let mut texts = cx.drain(&mut consumer).await?;
+    consumer.close().await?;
+    texts.sort_unstable();
+    Ok(texts)
+}
+
+/// Waits until so many messages are visible in a queue.
+async fn arrive(cx: &Ctx, queue: &str, n: usize) -> Outcome<Vec<String>> {
+    let mut consumer = cx.client.queue(queue).consumer().open().await?;
+    let mut texts = cx.read(&mut consumer, n).await?;
+    cx.nothing(&mut consumer).await?;
+    consumer.close().await?;
+    texts.sort_unstable();
+    Ok(texts)
+}
+
+async fn nothing_is_visible_before_the_commit(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    cx.queue("b").await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("a", "debit").await?;
+    tx.send("b", "credit").await?;
+    check!(seen(&cx, "a").await?.is_empty() && seen(&cx, "b").await?.is_empty(), "seen before the commit");
+    tx.commit().await?;
+    check_eq!(arrive(&cx, "a", 1).await?, ["debit"], "queue a after the commit");
+    check_eq!(arrive(&cx, "b", 1).await?, ["credit"], "queue b after the commit");
+    Ok(())
+}
+
+async fn everything_is_visible_after_the_commit(cx: Ctx) -> Outcome {
+    for name in ["a", "b", "c"] {
+        cx.queue(name).await?;
+    }
+    let mut tx = cx.client.transaction().await?;
+    for n in 0..30 {
+        tx.send(["a", "b", "c"][n % 3], format!("{n:02}")).await?;
+    }
+    tx.commit().await?;
+    let mut all = Vec::new();
+    for name in ["a", "b", "c"] {
+        all.extend(arrive(&cx, name, 10).await?);
+    }
+    all.sort_unstable();
+    all.dedup();
+    check_eq!(all.len(), 30, "different messages of one transaction");
+    Ok(())
+}
+
+async fn nothing_is_ever_visible_after_a_rollback(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("a", "never").await?;
+    tx.rollback().await?;
+    check!(seen(&cx, "a").await?.is_empty(), "a rolled-back message was seen");
+    let mut tx = cx.client.transaction().await?;
+    tx.send("a", "after").await?;
+    tx.commit().await?;
+    check_eq!(arrive(&cx, "a", 1).await?, ["after"], "the next transaction");
+    Ok(())
+}
+
+async fn a_drop_is_a_rollback(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    for _ in 0..3 {
+        let mut tx = cx.client.transaction().await?;
+        tx.send("a", "never").await?;
+    }
+    check!(seen(&cx, "a").await?.is_empty(), "a message of a dropped transaction was seen");
+    Ok(())
+}
+
+async fn a_lifetime_that_ends_is_a_rollback(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let lifetime = cx.patience.tick.max(Duration::from_secs(1));
+    let mut tx = cx.client.transaction_for(lifetime).await?;
+    tx.send("a", "too late").await?;
+    tokio::time::sleep(lifetime * 3).await;
+    let late = tx.commit().await;
+    check_kind!(late, Kind::TransactionAborted, "a commit after the lifetime");
+    check!(seen(&cx, "a").await?.is_empty(), "a message of a transaction that expired was seen");
+    Ok(())
+}
+
+async fn acks_are_part_of_it(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    cx.queue("out").await?;
+    for n in 0..5 {
+        input.send(n.to_string()).await?;
+    }
+    let mut consumer = input.consumer().open().await?;
+    let mut tx = cx.client.transaction().await?;
+    for delivery in cx.take(&mut consumer, 5).await? {
+        tx.send("out", format!("done {}", text(&delivery))).await?;
+        tx.ack(delivery).await?;
+    }
+    tx.commit().await?;
+    consumer.close().await?;
+    check_eq!(arrive(&cx, "out", 5).await?.len(), 5, "outputs");
+    check!(seen(&cx, "in").await?.is_empty(), "an input came again after the commit");
+    Ok(())
+}
+
+async fn a_rollback_gives_deliveries_back(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    cx.queue("out").await?;
+    input.send("x").await?;
+    let mut consumer = input.consumer().open().await?;
+    for _ in 0..3 {
+        let delivery = cx.next(&mut consumer).await?;
+        check_eq!(delivery.attempt(), 1, "a rollback is no failure of the message");
+        let mut tx = cx.client.transaction().await?;
+        tx.send("out", "never").await?;
+        tx.ack(delivery).await?;
+        tx.rollback().await?;
+    }
+    cx.next(&mut consumer).await?.ack()?;
+    cx.nothing(&mut consumer).await?;
+    check!(seen(&cx, "out").await?.is_empty(), "an output of a rolled-back transaction was seen");
+    Ok(())
+}
+
+async fn a_dropped_transaction_gives_deliveries_back(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    input.send("x").await?;
+    let mut consumer = input.consumer().open().await?;
+    {
+        let delivery = cx.next(&mut consumer).await?;
+        let mut tx = cx.client.transaction().await?;
+        tx.ack(delivery).await?;
+    }
+    check_eq!(cx.read(&mut consumer, 1).await?, ["x"], "after the drop");
+    cx.nothing(&mut consumer).await
+}
+
+async fn queues_and_topics_together(cx: Ctx) -> Outcome {
+    cx.queue("q").await?;
+    let topic = cx.topic("t", 2).await?;
+    let mut group = topic.group("g").open().await?;
+    for commit in [false, true] {
+        let mut tx = cx.client.transaction().await?;
+        tx.send("q", format!("queue {commit}")).await?;
+        tx.send(Target::topic("t"), Message::text(format!("topic {commit}")).with_key("k")).await?;
+        cx.nothing(&mut group).await?;
+        if commit { tx.commit().await? } else { tx.rollback().await? }
+    }
+    check_eq!(cx.drain(&mut group).await?, ["topic true"], "the topic");
+    check_eq!(arrive(&cx, "q", 1).await?, ["queue true"], "the queue");
+    Ok(())
+}
+
+async fn one_that_is_too_large_is_refused(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("a", Message::new(vec![1; 600_000])).await?;
+    let second = tx.send("a", Message::new(vec![2; 600_000])).await;
+    check_kind!(second, Kind::TooLarge, "more than 1,000,000 bytes in one transaction");
+    tx.rollback().await?;
+    check!(seen(&cx, "a").await?.is_empty(), "a message of a rolled-back transaction was seen");
+    Ok(())
+}
+
+async fn a_send_to_a_missing_queue_fails_it(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("a", "x").await?;
+    let outcome = match tx.send("missing", "y").await {
+        Ok(()) => tx.commit().await,
+        Err(e) => {
+            tx.rollback().await?;
+            Err(e)
+        }
+    };
+    check!(outcome.is_err(), "a transaction with a send to a missing queue committed");
+    check!(seen(&cx, "a").await?.is_empty(), "half of a failed transaction was seen");
+    Ok(())
+}
+
+async fn messages_keep_their_order_and_headers(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("a").await?;
+    let mut tx = cx.client.transaction().await?;
+    for n in 0..20 {
+        tx.send("a", Message::text(n.to_string()).with_key("k").with_header("n", n)).await?;
+    }
+    tx.commit().await?;
+    let mut consumer = queue.consumer().open().await?;
+    for (n, delivery) in cx.take(&mut consumer, 20).await?.into_iter().enumerate() {
+        check_eq!(text(&delivery), n.to_string(), "the order within a transaction");
+        let header = delivery.header("n").and_then(mq_core::HeaderValue::as_int);
+        check_eq!(header, i64::try_from(n).ok(), "a header");
+        check_eq!(delivery.key(), Some(&b"k"[..]), "the key");
+        delivery.ack()?;
+    }
+    Ok(())
+}
+
+async fn a_stale_delivery_is_refused(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    input.send("x").await?;
+    let mut consumer = input.consumer().open().await?;
+    let held = cx.next(&mut consumer).await?;
+    cx.disconnect().await?;
+    let again = cx.next(&mut consumer).await?;
+    let mut tx = cx.client.transaction().await?;
+    check_kind!(tx.ack(held).await, Kind::Fenced, "a delivery from before the cut");
+    tx.ack(again).await?;
+    tx.commit().await?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn a_commit_survives_the_process(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let other = cx.second().await?;
+    let mut tx = other.transaction().await?;
+    for n in 0..5 {
+        tx.send("a", n.to_string()).await?;
+    }
+    tx.commit().await?;
+    // Gone right after the commit: whatever is still to be done, another process does.
+    other.close().await?;
+    drop(other);
+    check_eq!(arrive(&cx, "a", 5).await?.len(), 5, "what a dead process committed");
+    Ok(())
+}
+
+async fn a_commit_survives_a_restart(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut tx = cx.client.transaction().await?;
+    for n in 0..5 {
+        tx.send("a", n.to_string()).await?;
+    }
+    tx.commit().await?;
+    cx.restart().await?;
+    let mut consumer = cx.client.queue("a").consumer().open().await?;
+    let mut got = cx.drain(&mut consumer).await?;
+    got.sort_unstable();
+    got.dedup();
+    check_eq!(got, ["0", "1", "2", "3", "4"], "what was committed before a restart");
+    Ok(())
+}
+
+async fn a_cut_before_the_commit_leaves_nothing(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    cx.queue("out").await?;
+    input.send("x").await?;
+    let mut consumer = input.consumer().open().await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("out", "maybe").await?;
+    tx.ack(cx.next(&mut consumer).await?).await?;
+    cx.disconnect().await?;
+    let committed = tx.commit().await;
+    let outputs = seen(&cx, "out").await?;
+    match committed {
+        // Where the sends are one stored message, it may still be stored after the cut: the input repeats then.
+        Ok(()) => check_eq!(outputs, ["maybe"], "after a commit that succeeded"),
+        Err(e) if e.is_unknown() => check!(outputs.len() <= 1, "outputs: {outputs:?}"),
+        Err(_) => check!(outputs.is_empty(), "an output of a failed commit was seen"),
+    }
+    let again = consumer.recv_for(cx.patience.fail_over).await?;
+    if cx.client.capabilities().atomicity == Atomicity::SendsWithAcks {
+        let both = outputs.is_empty() == again.is_some();
+        check!(both, "outputs {outputs:?}, input again: {}", again.is_some());
+    } else {
+        check!(again.is_some() || !outputs.is_empty(), "neither input nor output is left");
+    }
+    if let Some(delivery) = again {
+        delivery.ack()?;
+    }
+    Ok(())
+}
+
+async fn many_transactions_at_once_stay_apart(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut open = Vec::new();
+    for n in 0..10 {
+        let mut tx = cx.client.transaction().await?;
+        for i in 0..3 {
+            tx.send("a", format!("{n}-{i}")).await?;
+        }
+        open.push((n, tx));
+    }
+    let mut wanted = Vec::new();
+    for (n, tx) in open {
+        if n % 3 == 0 {
+            tx.rollback().await?;
+        } else {
+            tx.commit().await?;
+            wanted.extend((0..3).map(|i| format!("{n}-{i}")));
+        }
+    }
+    check_eq!(arrive(&cx, "a", wanted.len()).await?, wanted, "what was committed");
+    Ok(())
+}
+
+async fn an_empty_transaction_commits(cx: Ctx) -> Outcome {
+    cx.client.transaction().await?.commit().await?;
+    cx.client.transaction().await?.rollback().await?;
+    Ok(())
+}
