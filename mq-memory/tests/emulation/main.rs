@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 mod common;
+mod crash;
+mod cut;
 mod exchange;
 mod half;
 mod layers;
