@@ -6,7 +6,6 @@ mod drain;
 mod duty;
 pub(crate) mod envelope;
 pub(crate) mod exchange;
-pub(crate) mod half;
 mod outlets;
 mod undelivered;
 mod unpack;

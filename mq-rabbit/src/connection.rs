@@ -4,6 +4,7 @@
 //! nothing at all on them, acks and closes included. So acks and administration never share a connection with
 //! publishes.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::consumer::RabbitConsumer;
 use crate::delay::Delays;
 use crate::error::{self, BACKEND};
 use crate::exchange::RabbitExchange;
+use crate::halflog::RabbitHalfLog;
 use crate::preflight::{self, Version};
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
@@ -113,6 +115,8 @@ pub(crate) struct Links {
     version: Version,
     /// Channels for administration that have not been closed by a refusal.
     idle: Mutex<Vec<Channel>>,
+    /// Offsets that groups have stored, for the partitions that are owned here: topic, partition, group.
+    offsets: Mutex<HashMap<(String, u32, String), u64>>,
 }
 
 impl Admin {
@@ -176,6 +180,24 @@ impl Admin {
         Publisher::start(channel, self.limit()).await
     }
 
+    fn offsets(&self) -> MutexGuard<'_, HashMap<(String, u32, String), u64>> {
+        self.links.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stored offset of a group, if its owner is here.
+    pub(crate) fn offset(&self, topic: &str, partition: u32, group: &str) -> Option<u64> {
+        self.offsets().get(&(topic.to_owned(), partition, group.to_owned())).copied()
+    }
+
+    /// The owner's stored offset; none when it is no longer the owner.
+    pub(crate) fn note_offset(&self, topic: &str, partition: u32, group: &str, offset: Option<u64>) {
+        let key = (topic.to_owned(), partition, group.to_owned());
+        match offset {
+            Some(offset) => drop(self.offsets().insert(key, offset)),
+            None => drop(self.offsets().remove(&key)),
+        }
+    }
+
     pub(crate) async fn queue_exists(&self, name: &str) -> Result<bool> {
         Ok(topology::find_queue(self, name).await?.is_some())
     }
@@ -221,7 +243,14 @@ impl RabbitConnection {
             .map_err(|e| error::classify_connect(&e))?;
         let info = info::describe(version, &config);
         let (tell, events) = mpsc::channel(EVENTS);
-        let links = Arc::new(Links { publishing, consuming, config, version, idle: Mutex::default() });
+        let links = Arc::new(Links {
+            publishing,
+            consuming,
+            config,
+            version,
+            idle: Mutex::default(),
+            offsets: Mutex::default(),
+        });
         tokio::spawn(watch(Arc::downgrade(&links), listen(&links), tell.clone()));
         let admin = Admin { links };
         let delays = Arc::new(Delays::new(&admin));
@@ -323,7 +352,7 @@ impl Connection for RabbitConnection {
     type Consumer = RabbitConsumer;
     type Transaction = Unsupported;
     type Half = Unsupported;
-    type HalfLog = Unsupported;
+    type HalfLog = RabbitHalfLog;
 
     fn info(&self) -> &ConnectionInfo {
         &self.info
@@ -347,7 +376,7 @@ impl Connection for RabbitConnection {
 
     async fn open_consumer(&self, options: &ConsumerOptions) -> Result<RabbitConsumer> {
         self.forward().await?;
-        RabbitConsumer::open(&self.admin, options).await
+        RabbitConsumer::open(&self.admin, self.publisher().await?, options).await
     }
 
     async fn begin(&self, _: &TransactionOptions) -> Result<Unsupported> {
@@ -358,8 +387,8 @@ impl Connection for RabbitConnection {
         Err(Error::unsupported("RabbitMQ has no half messages of its own; the core provides them"))
     }
 
-    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
-        Err(Error::unsupported("half messages are not offered on RabbitMQ"))
+    async fn open_half_log(&self, options: &HalfOptions) -> Result<RabbitHalfLog> {
+        RabbitHalfLog::open(&self.admin, self.publisher().await?, &options.group).await
     }
 
     async fn next_event(&self) -> Event {

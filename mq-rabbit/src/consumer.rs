@@ -8,8 +8,11 @@ use mq_core::driver::{
 };
 use mq_core::{Error, Result};
 
+use crate::broadcast::Broadcast;
 use crate::browse::QueueBrowser;
 use crate::connection::Admin;
+use crate::group::GroupMember;
+use crate::publisher::Publisher;
 use crate::queue::QueueConsumer;
 
 /// A number for each consumer of the process.
@@ -26,14 +29,23 @@ pub struct RabbitConsumer(Way);
 enum Way {
     Queue(QueueConsumer),
     Browse(QueueBrowser),
+    Broadcast(Broadcast),
+    Group(GroupMember),
 }
 
 impl RabbitConsumer {
-    pub(crate) async fn open(admin: &Admin, options: &ConsumerOptions) -> Result<Self> {
+    /// `publisher` stores the offsets of groups.
+    pub(crate) async fn open(admin: &Admin, publisher: Publisher, options: &ConsumerOptions) -> Result<Self> {
         let way = match (options.source.sort, &options.mode) {
             (Sort::Queue, Mode::Shared) => Way::Queue(QueueConsumer::open(admin, options).await?),
             (Sort::Queue, Mode::Browse) => {
                 Way::Browse(QueueBrowser::open(admin, &options.source.name).await?)
+            }
+            (Sort::Topic, Mode::Broadcast | Mode::Browse) => {
+                Way::Broadcast(Broadcast::open(admin, options).await?)
+            }
+            (Sort::Topic, Mode::Group(group)) => {
+                Way::Group(GroupMember::open(admin, publisher, options, group).await?)
             }
             (sort, mode) => {
                 return Err(Error::unsupported(format!(
@@ -51,6 +63,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.receive(into, max, wait).await,
             Way::Browse(c) => c.receive(into, max, wait).await,
+            Way::Broadcast(c) => c.receive(into, max, wait).await,
+            Way::Group(c) => c.receive(into, max, wait).await,
         }
     }
 
@@ -58,6 +72,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.ack(tags),
             Way::Browse(c) => c.ack(tags),
+            Way::Broadcast(c) => c.ack(tags),
+            Way::Group(c) => c.ack(tags),
         }
     }
 
@@ -65,6 +81,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.flush().await,
             Way::Browse(c) => c.flush().await,
+            Way::Broadcast(c) => c.flush().await,
+            Way::Group(c) => c.flush().await,
         }
     }
 
@@ -72,6 +90,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.settle(tag, how).await,
             Way::Browse(c) => c.settle(tag, how).await,
+            Way::Broadcast(c) => c.settle(tag, how).await,
+            Way::Group(c) => c.settle(tag, how).await,
         }
     }
 
@@ -79,6 +99,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.control(control).await,
             Way::Browse(c) => c.control(control).await,
+            Way::Broadcast(c) => c.control(control).await,
+            Way::Group(c) => c.control(control).await,
         }
     }
 
@@ -86,6 +108,8 @@ impl Consumer for RabbitConsumer {
         match &self.0 {
             Way::Queue(c) => c.close().await,
             Way::Browse(c) => c.close().await,
+            Way::Broadcast(c) => c.close().await,
+            Way::Group(c) => c.close().await,
         }
     }
 }

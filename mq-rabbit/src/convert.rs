@@ -7,7 +7,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use mq_core::limits::RESERVED_NAME;
 use mq_core::protocol::{Field, Natives, Parts, Route, Value, headers, names};
-use mq_core::{DeathReason, Error, Message, Result, Timestamp};
+use mq_core::{DeathReason, Error, Message, MessageId, Result, Timestamp};
 
 /// The number of a publish on its channel, by which a returned message is told. Ours alone: stripped on arrival.
 pub(crate) const SEQUENCE: &str = "mq-seq";
@@ -185,9 +185,18 @@ fn from_amqp(value: &AMQPValue) -> Option<Value<'_>> {
 
 /// A message as it arrived, and where it goes if it only waited here.
 pub(crate) fn decode_routed(delivery: Delivery) -> (Message, Option<Route>) {
+    decode_fully(delivery, MessageId::mint)
+}
+
+/// A message as it arrived; one that came without an id gets this one.
+pub(crate) fn decode_with(delivery: Delivery, id: impl FnOnce() -> MessageId) -> Message {
+    decode_fully(delivery, id).0
+}
+
+fn decode_fully(delivery: Delivery, id: impl FnOnce() -> MessageId) -> (Message, Option<Route>) {
     let (parts, rest) = parts_of(&delivery.properties, delivery.data);
     let route = parts.route().cloned();
-    let mut message = parts.finish();
+    let mut message = parts.finish_with(id);
     if let Some((reason, source)) = broker_death(&delivery.properties)
         && message.trail().is_none_or(|t| t.reason.is_none())
     {

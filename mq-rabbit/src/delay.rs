@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use mq_core::driver::Target;
 use mq_core::protocol::Route;
 use mq_core::protocol::objects::{self, DUE};
@@ -122,7 +122,7 @@ impl Delay {
     async fn make_base(&self) -> Result<()> {
         exchange(&self.admin, LOST, ExchangeKind::Fanout, None).await?;
         exchange(&self.admin, OUT, ExchangeKind::Topic, Some(LOST)).await?;
-        topology::make_queue(&self.admin, due_queue()).await?;
+        topology::make_queue(&self.admin, plan::owned(DUE)).await?;
         self.used.mark();
         self.bind(DUE).await?;
         self.admin
@@ -192,13 +192,6 @@ async fn exchange(admin: &Admin, name: &str, kind: ExchangeKind, alternate: Opti
             channel.exchange_declare(name.into(), kind, options, arguments).await
         })
         .await
-}
-
-/// One process at a time forwards what is due.
-fn due_queue() -> Plan {
-    let mut plan = plan::own(DUE);
-    plan.arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
-    plan
 }
 
 fn level_queue(level: u8, next: &str) -> Plan {

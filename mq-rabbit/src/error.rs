@@ -57,6 +57,7 @@ fn protocol(code: u16, text: &str) -> Error {
         403 => Error::new(Kind::PermissionDenied, said()),
         404 => not_found(text).unwrap_or_else(|| Error::new(Kind::NotFound, said())),
         405 => Error::new(Kind::PermissionDenied, format!("{}; it belongs to another connection", said())),
+        406 if text.contains("wildcards") => Error::config(format!("{}; use fewer `#`", said())),
         406 => precondition(text).unwrap_or_else(|| Error::new(Kind::Unexpected, said())),
         506 => Error::new(Kind::RateLimited, said()),
         530 if text.contains("not found") => Error::new(

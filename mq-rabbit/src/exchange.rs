@@ -84,7 +84,8 @@ impl Exchange for RabbitExchange {
             let encoded = key.and_then(|key| Ok((key, convert::encode(&item.message, None)?)));
             match encoded {
                 Ok((key, (properties, headers))) => {
-                    let meaning = Meaning::Exchange { mandatory: item.mandatory };
+                    let named = item.mandatory.then(|| item.message.stamped_id().clone());
+                    let meaning = Meaning::Exchange { mandatory: named };
                     place.send(Job {
                         exchange: self.name.as_str().into(),
                         key,

@@ -20,6 +20,7 @@ use crate::delay::{self, Delays};
 use crate::inbox::Inbox;
 use crate::levels::Round;
 use crate::publisher::Publisher;
+use crate::topic::Topic;
 use crate::{plan, topology};
 
 /// Messages in hand at once.
@@ -158,12 +159,11 @@ fn shown(route: &Route) -> String {
 }
 
 /// The native queue that takes a message of mq's own: never one that is bounded.
-pub(crate) async fn native_queue(admin: &Admin, target: &Target, _message: &Message) -> Result<String> {
-    if target.sort == Sort::Queue {
-        let companion = objects::again(&target.name);
-        if admin.queue_exists(&companion).await? {
-            return Ok(companion);
-        }
+pub(crate) async fn native_queue(admin: &Admin, target: &Target, message: &Message) -> Result<String> {
+    if target.sort == Sort::Topic {
+        let topic = Topic::find(admin, &target.name).await?;
+        return Ok(topic.map_or_else(|| target.name.clone(), |t| t.stream_of(message)));
     }
-    Ok(target.name.clone())
+    let companion = objects::again(&target.name);
+    Ok(if admin.queue_exists(&companion).await? { companion } else { target.name.clone() })
 }

@@ -45,8 +45,9 @@ struct State {
     end: Option<End>,
 }
 
+/// How an inbox ended.
 #[derive(Clone, Debug)]
-enum End {
+pub(crate) enum End {
     /// The broker cancelled the consumer: the queue is gone, or its leader moved.
     Cancelled,
     /// The channel or the connection died.
@@ -160,16 +161,28 @@ impl Inbox {
         wait: Duration,
         mut take: impl FnMut(Delivery),
     ) -> Result<()> {
-        let arrived = poll_fn(|cx| self.state().poll(cx, &mut take, max));
+        let arrived = poll_fn(|cx| self.poll(cx, max, &mut take));
         match tokio::time::timeout(wait, arrived).await {
             Err(_) | Ok(Ok(())) => Ok(()),
-            Ok(Err(End::Died(error))) => Err(error),
-            Ok(Err(End::Cancelled)) => Err(self.cancelled().await),
+            Ok(Err(end)) => Err(self.why(end).await),
         }
     }
 
-    /// Why the broker cancelled the consumer.
-    async fn cancelled(&self) -> Error {
+    /// One look, for readers of several inboxes. `take` must not call the inbox.
+    pub(crate) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        max: usize,
+        take: &mut impl FnMut(Delivery),
+    ) -> Poll<Result<(), End>> {
+        self.state().poll(cx, take, max)
+    }
+
+    /// The error that an end means.
+    pub(crate) async fn why(&self, end: End) -> Error {
+        if let End::Died(error) = end {
+            return error;
+        }
         match self.admin.queue_exists(&self.queue).await {
             Ok(false) => Error::not_found("queue", &self.queue).with_backend(BACKEND),
             Ok(true) => Error::disconnected("the broker cancelled the consumer; the client opens it again")

@@ -26,6 +26,14 @@ const DELAY: Support = Support::Emulated {
     cost: "one quorum write for each set bit of the delay in units of 100 ms, 24 queues for the whole vhost",
     caveat: "a duplicate is possible at each hop; a restart of the broker delays by the outage at most",
 };
+const TOPICS: Support = Support::Emulated {
+    cost: "a stream for each partition; a small queue for each partition of each group, two channels for each one owned",
+    caveat: "two members may read the same messages for a moment while a partition changes hands",
+};
+const SEEK: Support = Support::Emulated {
+    cost: "a new channel for each partition",
+    caveat: "times are found by the broker to the second and then by the messages' own time",
+};
 const BROWSE: Support = Support::Emulated {
     cost: "one round trip for each message",
     caveat: "messages are hidden from consumers meanwhile; before RabbitMQ 4.3 each look counts as a death",
@@ -48,14 +56,27 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
     can.retry = RETRY;
     can.ttl = TTL;
     can.transactions = TRANSACTIONS;
+    can.topics = TOPICS;
+    can.seek = SEEK;
+    can.broadcast = Support::Native;
     can.delay = DELAY;
     can.browse = BROWSE;
     can.priority = if version.is_4_3() { Support::Native } else { CLASSIC_PRIORITY };
     can.sharing = Sharing::PerMessage;
     can.order = Order::Queue;
     can.atomicity = Atomicity::SendsThenAcks;
-    can.comparable =
-        &["max_messages", "max_bytes", "overflow", "max_deaths", "exclusive", "ttl", "kind", "alternate"];
+    can.comparable = &[
+        "max_messages",
+        "max_bytes",
+        "overflow",
+        "max_deaths",
+        "exclusive",
+        "ttl",
+        "partitions",
+        "retention",
+        "kind",
+        "alternate",
+    ];
     let mut limits = Limits::default();
     limits.max_body = config.max_body;
     limits.delay_tick = TICK;

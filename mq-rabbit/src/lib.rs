@@ -1,5 +1,6 @@
 #![doc = include_str!("docs.md")]
 
+mod broadcast;
 mod browse;
 mod config;
 mod connection;
@@ -10,8 +11,11 @@ mod delay;
 mod error;
 mod exchange;
 mod forward;
+mod group;
+mod halflog;
 mod inbox;
 mod info;
+mod lease;
 mod ledger;
 mod levels;
 mod note;
@@ -21,10 +25,14 @@ mod preflight;
 mod producer;
 mod publisher;
 mod queue;
+mod reader;
+mod seat;
+mod topic;
 mod topology;
 
 pub use config::RabbitConfig;
 pub use connection::{RabbitConnection, RabbitConnector, backend};
 pub use consumer::RabbitConsumer;
 pub use exchange::RabbitExchange;
+pub use halflog::RabbitHalfLog;
 pub use producer::RabbitProducer;

@@ -24,6 +24,8 @@ pub(crate) struct Note {
     pub(crate) push_back: bool,
     /// Partitions of a topic.
     pub(crate) partitions: Option<u32>,
+    /// When the topic was made: offsets stored for a namesake before it mean nothing.
+    pub(crate) born: Option<u64>,
 }
 
 /// The text of a note begins with this. It is short because a refusal has 255 bytes at most.
@@ -37,12 +39,17 @@ impl Note {
     /// The note of a queue.
     pub(crate) fn of(spec: &QueueSpec) -> Self {
         let push_back = matches!(spec.bound, Some(Bound { overflow: Overflow::PushBack, .. }));
-        Self { ttl: spec.ttl, push_back, partitions: None }
+        Self { ttl: spec.ttl, push_back, ..Self::default() }
     }
 
     /// The note of a topic.
-    pub(crate) fn of_topic(partitions: u32) -> Self {
-        Self { partitions: Some(partitions), ..Self::default() }
+    pub(crate) fn of_topic(partitions: u32, born: u64) -> Self {
+        Self { partitions: Some(partitions), born: Some(born), ..Self::default() }
+    }
+
+    /// Means the same, whenever it was made.
+    fn agrees(&self, other: &Self) -> bool {
+        Self { born: None, ..*self } == Self { born: None, ..*other }
     }
 
     fn is_empty(&self) -> bool {
@@ -60,6 +67,9 @@ impl Note {
         if let Some(partitions) = self.partitions {
             parts.push(format!("partitions={partitions}"));
         }
+        if let Some(born) = self.born {
+            parts.push(format!("born={born}"));
+        }
         format!("{MARK}{}", parts.join(","))
     }
 
@@ -69,6 +79,7 @@ impl Note {
             match part.split_once('=') {
                 Some(("ttl", millis)) => note.ttl = Some(Duration::from_millis(millis.parse().ok()?)),
                 Some(("partitions", count)) => note.partitions = Some(count.parse().ok()?),
+                Some(("born", millis)) => note.born = Some(millis.parse().ok()?),
                 _ if part == "push-back" => note.push_back = true,
                 // Of a later version.
                 _ => {}
@@ -91,7 +102,11 @@ impl Note {
         match declare(admin, object, arguments).await {
             Err(e) if e.kind() == Kind::AlreadyExists => {
                 let present = present(&e).unwrap_or_default();
-                Err(conflict(object, present, self).with_source(e))
+                if present.agrees(&self) {
+                    Ok(())
+                } else {
+                    Err(conflict(object, present, self).with_source(e))
+                }
             }
             other => other,
         }
@@ -164,9 +179,9 @@ mod tests {
     #[test]
     fn notes_round_trip() {
         let notes = [
-            Note { ttl: Some(Duration::from_millis(5)), push_back: true, partitions: None },
-            Note { ttl: None, push_back: true, partitions: None },
-            Note::of_topic(12),
+            Note { ttl: Some(Duration::from_millis(5)), push_back: true, ..Note::default() },
+            Note { push_back: true, ..Note::default() },
+            Note::of_topic(12, 1_700_000_000_000),
         ];
         for note in notes {
             assert_eq!(Note::parse(&note.to_text()), Some(note));

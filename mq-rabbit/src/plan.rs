@@ -47,6 +47,20 @@ pub(crate) fn own(name: &str) -> Plan {
     quorum(name, NEVER)
 }
 
+/// A durable queue of mq's own that one consumer at a time reads.
+pub(crate) fn owned(name: &str) -> Plan {
+    let mut plan = own(name);
+    plan.arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    plan
+}
+
+/// A stream.
+pub(crate) fn stream(name: &str) -> Plan {
+    let mut arguments = FieldTable::default();
+    text(&mut arguments, "x-queue-type", "stream");
+    Plan { name: name.to_owned(), options: durable(), arguments }
+}
+
 /// What dies by the broker's count goes to the dead-letter queue, at least once.
 fn dead_letter(plan: &mut Plan, dlq: &str) {
     text(&mut plan.arguments, "x-dead-letter-exchange", "");
@@ -95,9 +109,16 @@ fn classic_with_priority(name: &str) -> Plan {
     Plan { name: name.to_owned(), options: durable(), arguments }
 }
 
+fn is_classic(plan: &Plan) -> bool {
+    plan.arguments.inner().get("x-queue-type") == Some(&AMQPValue::LongString("classic".into()))
+}
+
 fn bound(plan: &mut Plan, spec: &QueueSpec) -> Result<()> {
     let Some(bound) = spec.bound else { return Ok(()) };
-    for (name, value) in [("x-max-length", bound.messages), ("x-max-length-bytes", bound.bytes)] {
+    // A quorum queue takes one more than its length: it looks before it counts.
+    let over = u64::from(!is_classic(plan));
+    let messages = bound.messages.map(|n| n.saturating_sub(over));
+    for (name, value) in [("x-max-length", messages), ("x-max-length-bytes", bound.bytes)] {
         if let Some(value) = value {
             let value =
                 i64::try_from(value).map_err(|_| Error::config("the bound of a queue is above 2^63 - 1"))?;
@@ -158,6 +179,6 @@ mod tests {
         let plans = queue(&QueueSpec::new("q").max_messages(5, Overflow::Refuse), OLD).unwrap();
         assert_eq!(plans[1].name, "mq.again.q");
         assert!(get(&plans[1], "x-max-length").is_none());
-        assert_eq!(get(&plans[2], "x-max-length"), Some(&AMQPValue::LongLongInt(5)));
+        assert_eq!(get(&plans[2], "x-max-length"), Some(&AMQPValue::LongLongInt(4)));
     }
 }

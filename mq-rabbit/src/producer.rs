@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::driver::{Batch, Producer, Receipt, Target, Ticket};
+use lapin::types::ShortString;
+use mq_core::driver::{Batch, Producer, Receipt, Sort, Target, Ticket};
 use mq_core::protocol::objects;
 use mq_core::{Error, Message, Result};
 use tokio::sync::OnceCell;
@@ -17,6 +18,7 @@ use crate::levels::Round;
 use crate::note::Note;
 use crate::patient::Patient;
 use crate::publisher::{Answer, Handed, Job, Meaning, Publisher};
+use crate::topic::Topic;
 
 /// Sends to a queue or topic.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ enum Place {
         companion: OnceCell<bool>,
         push_back: bool,
     },
+    Topic(Topic),
 }
 
 impl RabbitProducer {
@@ -47,11 +50,14 @@ impl RabbitProducer {
         delays: Arc<Delays>,
         target: &Target,
     ) -> Result<Self> {
-        if !admin.queue_exists(&target.name).await? {
+        let place = if target.sort == Sort::Topic {
+            Place::Topic(Topic::get(admin, &target.name).await?)
+        } else if admin.queue_exists(&target.name).await? {
+            let push_back = Note::read(admin, &target.name).await?.push_back;
+            Place::Queue { companion: OnceCell::new(), push_back }
+        } else {
             return Err(target.not_found().with_backend(BACKEND));
-        }
-        let push_back = Note::read(admin, &target.name).await?.push_back;
-        let place = Place::Queue { companion: OnceCell::new(), push_back };
+        };
         Ok(Self {
             admin: admin.clone(),
             publisher,
@@ -65,15 +71,29 @@ impl RabbitProducer {
 
     /// The native queue for a message that mq sends round: delayed, retried, unpacked. A bounded queue would refuse
     /// it, and a refused dead letter is tried again after three minutes only.
-    async fn queue_for_copy(&self) -> Result<String> {
-        let Place::Queue { companion, .. } = &self.place;
+    async fn queue_for_copy(&self, message: &Message) -> Result<String> {
+        let companion = match &self.place {
+            Place::Topic(topic) => return Ok(topic.stream_of(message)),
+            Place::Queue { companion, .. } => companion,
+        };
         let name = objects::again(&self.target.name);
         let look = || self.admin.queue_exists(&name);
         if *companion.get_or_try_init(look).await? { Ok(name) } else { Ok(self.target.name.clone()) }
     }
 
+    /// The native queue for a message, and whether a full one makes the sender wait.
+    async fn queue_for(&self, message: &Message) -> Result<(ShortString, bool)> {
+        match &self.place {
+            Place::Queue { push_back, .. } if message.trail().is_none() => {
+                Ok((self.target.name.as_str().into(), *push_back))
+            }
+            _ => Ok((self.queue_for_copy(message).await?.into(), false)),
+        }
+    }
+
     async fn send_delayed(&self, batch: &mut Batch, round: Round) -> Result<()> {
-        let queue = self.queue_for_copy().await?;
+        let Some(item) = batch.peek() else { return Ok(()) };
+        let queue = self.queue_for_copy(&item.message).await?;
         if !self.admin.queue_exists(&queue).await? {
             return Err(self.target.not_found().with_backend(BACKEND));
         }
@@ -113,11 +133,7 @@ impl Producer for RabbitProducer {
                 self.send_delayed(batch, round).await?;
                 continue;
             }
-            let Place::Queue { push_back, .. } = self.place;
-            let copy = item.message.trail().is_some();
-            let queue =
-                if copy { self.queue_for_copy().await?.into() } else { self.target.name.as_str().into() };
-            let push_back = push_back && !copy;
+            let (queue, push_back) = self.queue_for(&item.message).await?;
             if push_back {
                 self.refused.settled().await;
             }

@@ -16,7 +16,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use mq_core::driver::{Receipt, Routed, Ticket};
-use mq_core::{Error, Fate, Kind, Result};
+use mq_core::{Error, Fate, Kind, MessageId, Result};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::convert::SEQUENCE;
@@ -63,8 +63,8 @@ pub(crate) enum Meaning {
     Target(mq_core::driver::Target),
     /// It was published through an exchange.
     Exchange {
-        /// Matching no queue is an error.
-        mandatory: bool,
+        /// Matching no queue is an error, which names this message.
+        mandatory: Option<MessageId>,
     },
     /// It entered the delay levels.
     Delayed(Arc<Delay>, Receipt),
@@ -79,11 +79,11 @@ impl Meaning {
             (Outcome::Stored, Self::Target(_)) => Ok(Receipt::ONE),
             (Outcome::Stored, Self::Exchange { .. }) => Ok(Receipt::routed(Routed::Some)),
             (Outcome::Returned, Self::Target(target)) => Err(target.not_found()),
-            (Outcome::Returned, Self::Exchange { mandatory: false }) => Ok(Receipt::routed(Routed::None)),
-            (Outcome::Returned, Self::Exchange { mandatory: true }) => Err(Error::new(
-                Kind::Unroutable,
-                "the message matches no queue; bind one, or publish without mandatory",
-            )),
+            (Outcome::Returned, Self::Exchange { mandatory: None }) => Ok(Receipt::routed(Routed::None)),
+            (Outcome::Returned, Self::Exchange { mandatory: Some(id) }) => {
+                let text = "the message matches no queue; bind one, or publish without mandatory";
+                Err(Error::new(Kind::Unroutable, text).with_context("message_id", id.to_string()))
+            }
             (Outcome::Refused, _) => {
                 Err(Error::new(Kind::RateLimited, "a queue is full and refuses the message; try again later"))
             }
@@ -362,9 +362,9 @@ mod tests {
         assert_eq!(queue.receipt(Ok(Outcome::Returned)).unwrap_err().kind(), Kind::NotFound);
         let refused = queue.receipt(Ok(Outcome::Refused)).unwrap_err();
         assert_eq!((refused.kind(), refused.fate()), (Kind::RateLimited, Fate::Rejected));
-        let loose = Meaning::Exchange { mandatory: false };
+        let loose = Meaning::Exchange { mandatory: None };
         assert!(loose.receipt(Ok(Outcome::Returned)).unwrap().routed.is_none());
-        let strict = Meaning::Exchange { mandatory: true };
+        let strict = Meaning::Exchange { mandatory: Some("m".into()) };
         assert_eq!(strict.receipt(Ok(Outcome::Returned)).unwrap_err().kind(), Kind::Unroutable);
     }
 

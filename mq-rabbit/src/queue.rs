@@ -70,9 +70,8 @@ impl Consumer for QueueConsumer {
         match how {
             Settle::Requeue if tag.consumer == self.id => self.inbox.requeue(tag.seq).await,
             Settle::Requeue => Err(Error::new(Kind::Fenced, "the delivery belongs to another consumer")),
-            Settle::Extend(_) => Err(Error::unsupported(
-                "RabbitMQ has no lease to extend; a delivery is held until the channel ends",
-            )),
+            // There is no lease: a delivery is held until its channel ends.
+            Settle::Extend(_) => Ok(()),
             _ => Err(Error::unsupported("RabbitMQ has no such settlement")),
         }
     }

@@ -14,12 +14,15 @@ use crate::connection::Admin;
 use crate::convert;
 use crate::note::Note;
 use crate::plan::{self, Plan};
+use crate::topic;
 
 /// Applies one change.
 pub(crate) async fn apply(admin: &Admin, change: &Change) -> Result<Applied> {
     match change {
         Change::DeclareExchange(spec) => declare_exchange(admin, spec).await,
         Change::DeclareQueue(spec) => declare_queue(admin, spec).await,
+        Change::DeclareTopic(spec) => topic::declare(admin, spec).await,
+        Change::Delete(Sort::Topic, name) => topic::delete(admin, name).await,
         Change::Bind(binding) => bind(admin, binding).await,
         Change::Unbind(binding) => unbind(admin, binding).await,
         Change::Delete(sort, name) => delete(admin, *sort, name).await,
@@ -41,7 +44,7 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
             let ready = Count::Exact(u64::from(found.message_count()) + copies);
             Ok(Described::Depth(Depth::new(ready, Count::Unknown, Count::Unknown)))
         }
-        _ => Err(Error::unsupported("this question is not answered on RabbitMQ")),
+        _ => topic::describe(admin, query).await,
     }
 }
 

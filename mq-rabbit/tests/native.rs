@@ -12,6 +12,8 @@ mod fates;
 mod faults;
 #[path = "native/foreign.rs"]
 mod foreign;
+#[path = "native/half.rs"]
+mod half;
 #[path = "native/harness.rs"]
 mod harness;
 #[path = "native/login.rs"]
@@ -20,6 +22,8 @@ mod login;
 mod proxy;
 #[path = "native/settle.rs"]
 mod settle;
+#[path = "native/topics.rs"]
+mod topics;
 #[path = "native/topology.rs"]
 mod topology;
 
@@ -34,6 +38,8 @@ fn main() {
             foreign::TESTS,
             login::TESTS,
             settle::TESTS,
+            half::TESTS,
+            topics::TESTS,
             topology::TESTS,
         ] {
             trials.extend(group.iter().map(|(name, test)| broker.trial(name, *test)));

@@ -5,6 +5,5 @@ mod common;
 mod crash;
 mod cut;
 mod exchange;
-mod half;
 mod layers;
 mod unpack;

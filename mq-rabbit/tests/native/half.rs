@@ -1,0 +1,128 @@
+//! The log of half messages.
+
+use std::time::Duration;
+
+use mq_core::driver::{
+    Change, Connection, HalfId, HalfLog, HalfOptions, HalfRecord, LogBatch, Shard, Sort, Step, Stepped,
+    Target, Verdict,
+};
+use mq_core::{Message, Timestamp};
+use mq_rabbit::RabbitHalfLog;
+
+use crate::harness::{Broker, PATIENCE, stamped, until_ready};
+
+crate::tests![
+    a_half_is_published_once_it_is_committed,
+    a_verdict_comes_behind_its_half,
+    the_next_owner_reads_it_all
+];
+
+fn half(id: &str, queue: &str) -> HalfRecord {
+    HalfRecord::Half {
+        id: HalfId(id.into()),
+        target: Target::queue(queue),
+        message: stamped(Message::text(id).with_id(id)),
+        born: Timestamp::now(),
+        checks: 0,
+        next_check: Timestamp::now(),
+    }
+}
+
+fn verdict(id: &str, verdict: Verdict) -> HalfRecord {
+    HalfRecord::Verdict { id: HalfId(id.into()), verdict }
+}
+
+/// Reads so many entries.
+async fn read(log: &RabbitHalfLog, count: usize) -> LogBatch {
+    let mut all = LogBatch::default();
+    let work = async {
+        while all.entries.len() < count {
+            let batch = log.next(100, Duration::from_secs(1)).await.unwrap();
+            all.gained.extend(batch.gained);
+            all.entries.extend(batch.entries);
+        }
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("the records do not come");
+    all
+}
+
+async fn clean(connection: &mq_rabbit::RabbitConnection, group: &str) {
+    for queue in [format!("mq.half.{group}"), format!("mq.verdict.{group}")] {
+        connection.apply(&Change::Delete(Sort::Queue, queue)).await.unwrap();
+    }
+}
+
+async fn a_half_is_published_once_it_is_committed(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let options = HalfOptions::new(&queue);
+    let log = connection.open_half_log(&options).await.unwrap();
+    log.append(half("one", &queue)).await.unwrap();
+    let batch = read(&log, 1).await;
+    let shard = batch.gained[0];
+    log.append(verdict("one", Verdict::Commit)).await.unwrap();
+    let decided = read(&log, 1).await;
+    let step = Step {
+        publish: vec![(Target::queue(&queue), stamped(Message::text("one").with_id("one")))],
+        forget: vec![batch.entries[0].at, decided.entries[0].at],
+        append: Vec::new(),
+    };
+    let stale = Shard { epoch: shard.epoch + 1, ..shard };
+    assert_eq!(log.step(stale, step.clone()).await.unwrap(), Stepped::Fenced);
+    assert_eq!(log.step(shard, step).await.unwrap(), Stepped::Done);
+    until_ready(&connection, &queue, 1).await;
+    // The verdict goes a little after its half.
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            log.next(1, Duration::from_millis(100)).await.unwrap();
+            let query = mq_core::driver::Query::Depth(format!("mq.verdict.{queue}"));
+            if format!("{:?}", connection.describe(&query).await.unwrap()).contains("ready: Exact(0)") {
+                return;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    clean(&connection, &queue).await;
+}
+
+async fn a_verdict_comes_behind_its_half(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let options = HalfOptions::new(&queue);
+    let log = connection.open_half_log(&options).await.unwrap();
+    // Verdicts first: an early one, a contrary one, and one whose half never was.
+    for record in [
+        verdict("late", Verdict::Commit),
+        verdict("early", Verdict::Rollback),
+        verdict("early", Verdict::Commit),
+    ] {
+        log.append(record).await.unwrap();
+    }
+    log.append(half("other", &queue)).await.unwrap();
+    assert_eq!(read(&log, 1).await.entries[0].record.id().0.to_string(), "other");
+    log.append(half("early", &queue)).await.unwrap();
+    let batch = read(&log, 2).await;
+    assert!(matches!(&batch.entries[0].record, HalfRecord::Half { id, .. } if id.0 == "early".into()));
+    assert!(matches!(&batch.entries[1].record, HalfRecord::Verdict { verdict: Verdict::Rollback, .. }));
+    clean(&connection, &queue).await;
+}
+
+async fn the_next_owner_reads_it_all(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let options = HalfOptions::new(&queue);
+    let first = connection.open_half_log(&options).await.unwrap();
+    for n in 0..50 {
+        first.append(half(&format!("h{n}"), &queue)).await.unwrap();
+    }
+    let before = read(&first, 50).await.gained[0];
+    let second = connection.open_half_log(&options).await.unwrap();
+    assert!(second.next(10, Duration::from_millis(100)).await.unwrap().entries.is_empty());
+    drop(first);
+    let batch = read(&second, 50).await;
+    assert!(batch.gained[0].epoch > before.epoch);
+    let ids: Vec<_> = batch.entries.iter().map(|e| e.record.id().0.to_string()).collect();
+    assert_eq!(ids, (0..50).map(|n| format!("h{n}")).collect::<Vec<_>>());
+    clean(&connection, &queue).await;
+}
