@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use mq_core::driver::{ConnectionInfo, Event, Sort, Target};
-use mq_core::{Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
+use mq_core::{Ability, Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
 
 use crate::config::Settings;
 use crate::faults::Faults;
@@ -125,6 +125,21 @@ impl Broker {
         }
     }
 
+    /// Refuses options of a message that this broker was told not to offer.
+    pub(crate) fn check_offered(&self, message: &Message) -> Result<()> {
+        if self.settings.without.is_empty() {
+            return Ok(());
+        }
+        let can = &self.info.capabilities;
+        if message.due().is_some() {
+            can.check(Ability::Delay)?;
+        }
+        if message.expires().is_some() {
+            can.check(Ability::Ttl)?;
+        }
+        if message.priority() > 0 { can.check(Ability::Priority) } else { Ok(()) }
+    }
+
     /// Refuses a message that can never be held.
     pub(crate) fn check_weight(&self, message: &Message) -> Result<()> {
         let (weight, max) = (message.weight() as u64, self.pool.max_bytes());
@@ -138,7 +153,7 @@ impl Broker {
 
     /// Refuses to replace a delivery by its copy where retry is not native.
     pub(crate) fn check_move(&self) -> Result<()> {
-        self.info.capabilities.check(mq_core::Ability::Retry)?;
+        self.info.capabilities.check(Ability::Retry)?;
         if self.settings.core.retry {
             return Err(Error::unsupported(
                 "retry is the core's duty here: store the copy, then acknowledge",

@@ -13,7 +13,7 @@ use crate::queue::weight;
 use crate::sync::Mutex;
 use crate::timer::Timed;
 
-/// Messages that are moved under one hold of the lock.
+/// Messages that are sent on in one tick; the rest stays due for the next one.
 const AT_ONCE: usize = 1024;
 
 #[derive(Debug)]
@@ -99,16 +99,10 @@ impl Scheduled {
 
 impl Timed for Scheduled {
     fn tick(&self, broker: &Arc<Broker>, now: Timestamp) {
-        loop {
-            let due = self.due(broker, now);
-            if due.is_empty() {
-                return;
-            }
-            for (way, message) in due {
-                let room = Credit { messages: 1, bytes: weight(&message).into() };
-                send_on(broker, &way, message);
-                broker.pool().give_back(room);
-            }
+        for (way, message) in self.due(broker, now) {
+            let room = Credit { messages: 1, bytes: weight(&message).into() };
+            send_on(broker, &way, message);
+            broker.pool().give_back(room);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 
 /// Something with deadlines.
 pub(crate) trait Timed: Send + Sync + std::fmt::Debug {
-    /// Does what is due, and sets its entry in the timer anew. Called without any lock held.
+    /// Does what is due, or a portion of it, and sets its entry in the timer anew. Called without any lock held.
     fn tick(&self, broker: &Arc<Broker>, now: Timestamp);
 }
 
@@ -107,6 +107,8 @@ async fn run(broker: Weak<Broker>, running: Running) {
         let now = strong.clock().now();
         for object in strong.timer().due(now) {
             object.tick(&strong, now);
+            // A tick is short; many of them in a row would keep others from this worker.
+            tokio::task::yield_now().await;
         }
         let (clock, next) = (*strong.clock(), strong.timer().next());
         let earlier = Arc::clone(&strong.timer().earlier);

@@ -210,3 +210,24 @@ async fn a_restart_keeps_what_is_durable() {
     let figures: Vec<_> = again.iter().map(|d| (body(d), d.deaths)).collect();
     assert_eq!(figures, [("held", 1), ("ready", 0)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn message_options_that_are_switched_off_are_refused() {
+    let config = MemoryConfig::new().without([Ability::Delay, Ability::Ttl]);
+    let c = connector(&config).connect().await.unwrap();
+    declare(&c, QueueSpec::new("q")).await;
+    c.apply(&Change::DeclareExchange(ExchangeSpec::fanout("e"))).await.unwrap();
+    let (p, e) = (producer(&c, "q").await, c.open_exchange("e").await.unwrap());
+    let clock = mq_core::Clock::anchored();
+    for message in [text("x").with_delay(S), text("x").with_ttl(S)] {
+        let message = stamped(message, &clock);
+        assert_eq!(send(&p, message.clone()).await.unwrap_err().kind(), Kind::Unsupported);
+        if message.due().is_some() {
+            let mut batch = items(vec![message]);
+            e.publish_batch(&mut batch).await.unwrap();
+            let result = batch.results(&Error::closed("batch")).await.remove(0);
+            assert_eq!(result.unwrap_err().kind(), Kind::Unsupported);
+        }
+    }
+    assert_eq!(depth(&c, "q").await, (0, 0, 0));
+}

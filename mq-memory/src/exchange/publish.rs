@@ -118,7 +118,9 @@ impl Exchange {
             batch.finish_next(|_| Err(Error::invalid(text)));
             return true;
         }
-        if let Err(refused) = broker.check_weight(&item.message) {
+        if let Err(refused) =
+            broker.check_offered(&item.message).and_then(|()| broker.check_weight(&item.message))
+        {
             batch.finish_next(|_| Err(refused));
             return true;
         }
@@ -146,8 +148,11 @@ fn unroutable(item: Item) -> Result<Receipt> {
 /// Stores the next item in several queues.
 fn push_to_all(broker: &Arc<Broker>, batch: &mut Batch, queues: &[Bound]) -> Option<Full> {
     let message = &batch.peek()?.message;
-    if let Err(refused) =
-        queues.iter().try_for_each(|q| q.check(message)).and_then(|()| broker.check_weight(message))
+    if let Err(refused) = queues
+        .iter()
+        .try_for_each(|q| q.check(message))
+        .and_then(|()| broker.check_offered(message))
+        .and_then(|()| broker.check_weight(message))
     {
         batch.finish_next(|_| Err(refused));
         return None;

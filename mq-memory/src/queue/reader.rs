@@ -184,7 +184,11 @@ impl QueueConsumer {
 
     fn park(&self, state: &mut State, waker: Option<&Waker>, max: usize) {
         let Some(waker) = waker else { return };
-        self.reader.waker.lock().replace(waker.clone());
+        let mut parked = self.reader.waker.lock();
+        if !parked.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            *parked = Some(waker.clone());
+        }
+        drop(parked);
         if max > 0 && !self.reader.listed.swap(true, Ordering::Relaxed) {
             state.waiters.push_back(Arc::clone(&self.reader));
         }
@@ -287,6 +291,8 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let reader = &self.consumer.reader;
+        // Whoever waited may be gone for good; its waker must not keep it in memory.
+        drop(reader.waker.lock().take());
         if self.served && !reader.listed.load(Ordering::Relaxed) {
             return;
         }

@@ -77,7 +77,7 @@ impl Queue {
 
     /// Takes room for a message, in the queue's bound and in the broker's.
     pub(super) fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Admission {
-        if let Err(refused) = self.check(message) {
+        if let Err(refused) = self.check(message).and_then(|()| broker.check_offered(message)) {
             return Admission::No(refused);
         }
         match self.within_bound(state, broker, message) {
@@ -238,6 +238,9 @@ struct Blocked<'a>(&'a Queue);
 
 impl Drop for Blocked<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().blocked -= 1;
+        let mut state = self.0.state.lock();
+        state.blocked -= 1;
+        // It may have been told of room that it leaves to others.
+        self.0.freed_room(&mut state);
     }
 }

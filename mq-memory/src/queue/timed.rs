@@ -8,8 +8,8 @@ use super::{Entry, Queue, State};
 use crate::broker::Broker;
 use crate::timer::Timed;
 
-/// Messages that are moved under one hold of the lock, so that a large crowd that is due at once does not keep
-/// others out.
+/// Messages that are moved in one tick, so that a large crowd that is due at once keeps nobody out; the rest stays due
+/// for the next one.
 const AT_ONCE: usize = 1024;
 
 impl Queue {
@@ -23,16 +23,15 @@ impl Queue {
         }
     }
 
-    /// Moves messages that are due to the ready ones. True if some are left.
-    fn ripen(&self, state: &mut State, broker: &Broker, now: Timestamp) -> bool {
+    /// Moves messages that are due to the ready ones.
+    fn ripen(&self, state: &mut State, broker: &Broker, now: Timestamp) {
         for _ in 0..AT_ONCE {
-            let Some(first) = state.delayed.first_entry().filter(|e| e.key().0 <= now) else { return false };
+            let Some(first) = state.delayed.first_entry().filter(|e| e.key().0 <= now) else { return };
             let mut entry = *first.remove();
             entry.pos = state.place();
             entry.message.clear_due();
             state.append(entry, broker.expires());
         }
-        true
     }
 
     /// Dead-letters or drops what has expired.
@@ -60,22 +59,18 @@ impl Queue {
 
 impl Timed for Queue {
     fn tick(&self, broker: &Arc<Broker>, now: Timestamp) {
-        let mut more = true;
-        while more {
-            let mut state = self.state.lock();
-            if state.deleted {
-                return;
-            }
-            more = self.ripen(&mut state, broker, now);
-            let expired: Vec<_> = std::iter::from_fn(|| state.pop_expired(now)).take(AT_ONCE).collect();
-            more |= expired.len() == AT_ONCE;
-            self.freed_room(&mut state);
-            state.armed = None;
-            self.arm(&mut state, broker);
-            let wake = state.next_waiter();
-            drop(state);
-            wake.inspect(|r| r.wake());
-            self.expire(broker, expired);
+        let mut state = self.state.lock();
+        if state.deleted {
+            return;
         }
+        self.ripen(&mut state, broker, now);
+        let expired: Vec<_> = std::iter::from_fn(|| state.pop_expired(now)).take(AT_ONCE).collect();
+        self.freed_room(&mut state);
+        state.armed = None;
+        self.arm(&mut state, broker);
+        let wake = state.next_waiter();
+        drop(state);
+        wake.inspect(|r| r.wake());
+        self.expire(broker, expired);
     }
 }

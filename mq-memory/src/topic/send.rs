@@ -26,7 +26,7 @@ impl Topic {
 
     /// Takes room for a message in the broker's bound.
     fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Admission {
-        if let Err(refused) = self.check(message) {
+        if let Err(refused) = self.check(message).and_then(|()| broker.check_offered(message)) {
             return Admission::No(refused);
         }
         if broker.pool().take(&mut state.credit, weight(message)) {

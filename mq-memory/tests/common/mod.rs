@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mq_core::driver::*;
-use mq_core::*;
+use mq_core::{Clock, Error, Message, QueueSpec, Result};
 use mq_memory::*;
 
 pub const S: Duration = Duration::from_secs(1);

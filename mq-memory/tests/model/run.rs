@@ -335,11 +335,8 @@ async fn settle(model: &mut Model, open: &mut Open, op: Op) {
     let (Op::Ack(_, n) | Op::Requeue(_, n) | Op::Move(_, n, ..)) = op else { unreachable!("{op:?}") };
     let Some(m) = held.get(n) else { return };
     let tag = open.tags[&m.id];
-    if !model
-        .queues
-        .get(&model.consumers[&open.id].queue)
-        .is_some_and(|q| q.birth == model.consumers[&open.id].birth)
-    {
+    let consumer = &model.consumers[&open.id];
+    if model.queues.get(&consumer.queue).is_none_or(|q| q.birth != consumer.birth) {
         assert!(open.consumer.settle(tag, Settle::Requeue).await.is_err(), "its queue is gone");
         return;
     }
