@@ -6,6 +6,7 @@ mod drain;
 mod duty;
 pub(crate) mod envelope;
 pub(crate) mod exchange;
+pub(crate) mod half;
 mod outlets;
 mod undelivered;
 mod unpack;

@@ -13,6 +13,7 @@ use crate::client::{Client, lock};
 use crate::deadline::{Budget, within};
 use crate::driver::erased::DynHalf;
 use crate::driver::{Check, CheckToken, Decided, HalfId, HalfOptions, Sort, Target, Verdict};
+use crate::emulate::half::EmulatedHalf;
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
 use crate::id::MessageId;
@@ -93,10 +94,17 @@ impl HalfBuilder {
         if self.options.max_checks == 0 || self.options.check_every.is_zero() {
             return Err(Error::config("half messages need at least 1 check and a pause between checks"));
         }
+        let emulated = if inner.info.core.half {
+            let opened = EmulatedHalf::open(&inner.base, &self.options).await?;
+            Some(Arc::new(opened) as Arc<dyn DynHalf>)
+        } else {
+            None
+        };
         let shared = Arc::new(Shared {
             client: self.client,
             options: self.options,
             role: Mutex::default(),
+            emulated,
             live: Mutex::default(),
             checker: Box::new(checker),
         });
@@ -150,6 +158,8 @@ struct Shared {
     client: Client,
     options: HalfOptions,
     role: Mutex<Option<(u64, Arc<dyn DynHalf>)>>,
+    /// The core's own half messages, over all connections.
+    emulated: Option<Arc<dyn DynHalf>>,
     live: Mutex<Live>,
     checker: Box<dyn Checker>,
 }
@@ -270,6 +280,9 @@ impl Shared {
 
     async fn role(&self, budget: &mut Budget) -> Result<Arc<dyn DynHalf>> {
         let inner = &self.client.inner;
+        if let Some(role) = &self.emulated {
+            return Ok(Arc::clone(role));
+        }
         loop {
             let (generation, connection) = inner.link.connection(budget).await?;
             if let Some((g, role)) = &*lock(&self.role)

@@ -55,6 +55,8 @@ pub trait HalfLog: Send + Sync + 'static {
 
     /// Records of the shards this process owns, in order, and which shards it gained and lost.
     ///
+    /// The first call asks for shards: a process that only appends owns none. Dropping the role gives them up.
+    ///
     /// # Errors
     /// The role is dead.
     ///
@@ -162,6 +164,6 @@ pub enum Stepped {
     Done,
     /// None of it: another process owns the shard.
     Fenced,
-    /// It happened or not; the shard has to be read again.
+    /// It happened or not. The core drops the role and opens it again: what is still in the log is read anew.
     Unknown,
 }

@@ -82,10 +82,15 @@ impl Base {
         if self.duties.is_stopping() {
             return;
         }
+        // What has ended by itself is swept out.
+        while running.tasks.try_join_next().is_some() {}
         let wake = Arc::new(Notify::new());
         running.wake.insert(name.to_owned(), Arc::clone(&wake));
         let (base, name) = (Arc::clone(self), name.to_owned());
-        running.tasks.spawn(async move { supervise(&base, &name, session, &wake).await });
+        running.tasks.spawn(async move {
+            supervise(&base, &name, session, &wake).await;
+            lock(&base.duties.running).wake.remove(&name);
+        });
     }
 }
 

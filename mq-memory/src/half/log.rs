@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mq_core::driver::{HalfLog, HalfOptions, HalfRecord, LogBatch, Shard, Step, Stepped};
@@ -35,6 +36,8 @@ struct Seat {
     id: u64,
     shards: Arc<Mutex<Shards>>,
     wake: Arc<Notify>,
+    /// Set by the first read: who only appends owns no shard.
+    joined: AtomicBool,
 }
 
 impl Ends for Seat {
@@ -55,8 +58,8 @@ const fn message(record: &HalfRecord) -> Option<&Message> {
 impl MemoryHalfLog {
     pub(crate) fn open(broker: &Arc<Broker>, link: &Arc<Link>, options: &HalfOptions) -> Result<Self> {
         let shards = Arc::clone(broker.half_logs.0.lock().entry(options.group.clone()).or_default());
-        let seat = Arc::new(Seat { id: next_id(), shards, wake: Arc::new(Notify::new()) });
-        seat.shards.lock().join(seat.id, Arc::clone(&seat.wake));
+        let joined = AtomicBool::new(false);
+        let seat = Arc::new(Seat { id: next_id(), shards, wake: Arc::new(Notify::new()), joined });
         let log = Self { broker: Arc::clone(broker), link: Arc::clone(link), seat };
         let ends = Arc::downgrade(&log.seat);
         log.link.watch(log.seat.id, ends)?;
@@ -86,7 +89,13 @@ impl MemoryHalfLog {
         let end = Instant::now().checked_add(wait);
         loop {
             self.link.check()?;
-            let batch = self.seat.shards.lock().next(self.seat.id, max);
+            let batch = {
+                let mut shards = self.seat.shards.lock();
+                if !self.seat.joined.swap(true, Ordering::Relaxed) {
+                    shards.join(self.seat.id, Arc::clone(&self.seat.wake));
+                }
+                shards.next(self.seat.id, max)
+            };
             if !(batch.gained.is_empty() && batch.lost.is_empty() && batch.entries.is_empty()) {
                 return Ok(batch);
             }

@@ -5,5 +5,6 @@ mod common;
 mod crash;
 mod cut;
 mod exchange;
+mod half;
 mod layers;
 mod unpack;
