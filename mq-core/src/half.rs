@@ -19,6 +19,7 @@ use crate::event::ClientEvent;
 use crate::id::MessageId;
 use crate::limits;
 use crate::message::Message;
+use crate::producer::check_options;
 
 /// How long one wait for questions lasts.
 const WAIT: Duration = Duration::from_secs(5);
@@ -231,6 +232,7 @@ impl HalfProducer {
         if message.due().is_some() {
             return Err(Error::unsupported("a message cannot be half and delayed; leave one of them out"));
         }
+        check_options(&message, &inner.info.capabilities, inner.clock.now())?;
         let mut budget = Budget::new("prepare", inner.options.send_deadline);
         let role = self.shared.role(&mut budget).await?;
         let prepared = role.prepare(&to, message, self.shared.options.check_after);

@@ -257,7 +257,12 @@ pub(crate) fn prepare(sender: &Sender, mut message: Message) -> Result<Message> 
     Ok(message)
 }
 
-fn check_options(message: &Message, can: &crate::Capabilities, now: crate::Timestamp) -> Result<()> {
+/// Refuses options that the backend does not have.
+pub(crate) fn check_options(
+    message: &Message,
+    can: &crate::Capabilities,
+    now: crate::Timestamp,
+) -> Result<()> {
     use crate::Ability;
     if let Some(due) = message.due() {
         can.check(Ability::Delay)?;

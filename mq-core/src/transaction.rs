@@ -14,6 +14,7 @@ use crate::emulate::envelope::Envelope;
 use crate::error::{Error, Fate, Kind, Result};
 use crate::limits;
 use crate::message::Message;
+use crate::producer::check_options;
 
 /// A transaction that is open. Nothing of it is visible before [`commit`](Self::commit); a rollback, a drop and the
 /// end of its lifetime undo it, and what it acknowledged comes again.
@@ -96,6 +97,12 @@ impl Transaction {
         to.name = inner.full_name(to.sort.as_str(), &to.name)?;
         let mut message = message.into();
         limits::check_message(&message, inner.info.capabilities.limits.max_body)?;
+        if message.has_options() {
+            // A copy: the message itself gets its id at the commit.
+            let (now, mut stamped) = (inner.clock.now(), message.clone());
+            stamped.stamp(now);
+            check_options(&stamped, &inner.info.capabilities, now)?;
+        }
         self.bytes += message.weight();
         if self.bytes > defaults::TRANSACTION_BYTES {
             let max = defaults::TRANSACTION_BYTES;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mq_core::driver::{Change, Connection, Connector, CoreDuties, Sort};
 use mq_core::{Client, ClientEvent, ClientOptions, Consumer, Events, Topology};
-use mq_memory::{MemoryConfig, MemoryConnector};
+use mq_memory::{MemoryConfig, MemoryConnector, Switchboard};
 
 /// Long on the paused clock, and never waited for by a test that passes.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
@@ -17,6 +17,11 @@ impl Broker {
         let mut core = CoreDuties::default();
         duties(&mut core);
         Self(MemoryConnector::new(&MemoryConfig::new().with_core(core)).unwrap())
+    }
+
+    /// Faults on demand.
+    pub(crate) fn switchboard(&self) -> Switchboard {
+        self.0.switchboard()
     }
 
     /// One more process.

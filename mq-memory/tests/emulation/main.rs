@@ -5,6 +5,7 @@ mod common;
 mod crash;
 mod cut;
 mod exchange;
+mod faults;
 mod half;
 mod layers;
 mod unpack;
