@@ -43,6 +43,12 @@ impl Seeded {
         hasher.write(text.as_bytes());
         hasher.0
     }
+
+    /// The hash of two small numbers.
+    #[allow(clippy::cast_possible_truncation, reason = "a table takes the bits it needs")]
+    pub(super) const fn of_pair(&self, a: u32, b: u32) -> usize {
+        fold(self.0 ^ ((a as u64) << 32 | b as u64), ROUND) as usize
+    }
 }
 
 #[derive(Debug)]

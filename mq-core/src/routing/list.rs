@@ -43,8 +43,12 @@ impl<Q: Clone> List<Q> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Age and queue, oldest first.

@@ -27,6 +27,7 @@
 
 mod cache;
 mod check;
+mod edges;
 mod hash;
 mod headers;
 mod list;

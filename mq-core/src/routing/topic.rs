@@ -138,9 +138,11 @@ impl<Q: Clone> Topic<Q> {
         scratch::with(|scratch| {
             self.walk(key, scratch, cost);
             let exact = self.exact.get(key).map(Targets::list);
-            let wild =
-                scratch.leaves.iter().filter_map(|l| self.leaves[*l as usize].as_ref().map(|l| &l.list));
-            exact.into_iter().chain(wild).flat_map(List::iter).collect()
+            let leaf = |at: &u32| self.leaves[*at as usize].as_ref().map(|l| &l.list);
+            let lists = || exact.into_iter().chain(scratch.leaves.iter().filter_map(leaf));
+            let mut found = Vec::with_capacity(lists().map(List::len).sum());
+            lists().for_each(|list| found.extend(list.iter()));
+            found
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::edges::Edges;
 use super::hash::Seeded;
 use super::pattern::{Part, words};
 use super::scratch::Scratch;
@@ -80,23 +81,14 @@ type Step<'a> = (Part<'a>, u32);
 pub(super) struct Trie {
     nodes: Vec<Node>,
     free: Vec<u32>,
-    edges: HashMap<u64, u32, Seeded>,
+    edges: Edges,
     words: Words,
 }
 
 impl Default for Trie {
     fn default() -> Self {
-        Self {
-            nodes: vec![Node::EMPTY],
-            free: Vec::new(),
-            edges: HashMap::default(),
-            words: Words::default(),
-        }
+        Self { nodes: vec![Node::EMPTY], free: Vec::new(), edges: Edges::default(), words: Words::default() }
     }
-}
-
-const fn edge(node: u32, word: u32) -> u64 {
-    ((node as u64) << 32) | word as u64
 }
 
 const fn filter_bit(word: u32) -> u64 {
@@ -171,7 +163,7 @@ impl Trie {
         if node.word == word {
             node.child
         } else if node.filter & filter_bit(word) != 0 {
-            self.edges.get(&edge(at, word)).copied().unwrap_or(NONE)
+            self.edges.get(at, word)
         } else {
             NONE
         }
@@ -193,7 +185,7 @@ impl Trie {
                 } else {
                     node.more += 1;
                     node.filter |= filter_bit(word);
-                    self.edges.insert(edge(at, word), new);
+                    self.edges.insert(at, word, new);
                 }
             }
         }
@@ -214,7 +206,7 @@ impl Trie {
                     if node.more == 0 {
                         node.filter = 0;
                     }
-                    self.edges.remove(&edge(parent, id));
+                    self.edges.remove(parent, id);
                 }
                 self.words.give_back(word);
             }
