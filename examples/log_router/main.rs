@@ -31,7 +31,7 @@
 mod common;
 mod router;
 
-use std::io::{IsTerminal, stdin};
+use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,11 +84,12 @@ async fn run(args: Args) -> Result<(), Failed> {
     let options =
         ClientOptions::new().with_prefix(common::unique("lr")).with_send_deadline(Duration::from_secs(120));
     let client = common::connect_with(options).await?;
-    println!("{} ({})", client.backend(), client.product());
+    writeln!(stdout(), "{} ({})", client.backend(), client.product())?;
     let report = router::run(&client, Job { inputs, workers: args.workers, out: args.out.clone() }).await?;
-    print!("{report}");
+    client.close().await?;
+    write!(stdout(), "{report}")?;
     if let (true, Some(dir)) = (report.written, args.out) {
-        println!("\nwritten to {}", dir.display());
+        writeln!(stdout(), "\nwritten to {}", dir.display())?;
     }
-    Ok(client.close().await?)
+    Ok(())
 }

@@ -9,6 +9,7 @@ use mq::driver::Count;
 use mq::prelude::*;
 use mq::{HeaderValue, MessageId};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::input::Place;
 use super::progress::Progress;
@@ -16,7 +17,7 @@ use crate::common::Failed;
 
 /// A queue that brings nothing for so long is asked how much it holds.
 const QUIET: Duration = Duration::from_millis(250);
-/// A queue that holds something and brings nothing for so long has a fault.
+/// A queue that is not empty and brings nothing for so long has a fault.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Messages a worker takes at once.
 const BATCH: usize = 64;
@@ -64,6 +65,11 @@ impl Sink {
         Ok(())
     }
 
+    /// Lines that have come so far.
+    fn lines(&self) -> u64 {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).lines
+    }
+
     /// What has come; nothing is left here.
     pub(crate) fn finish(&self) -> Received {
         std::mem::take(&mut *self.received.lock().unwrap_or_else(PoisonError::into_inner))
@@ -82,36 +88,88 @@ fn place(message: &Message) -> Result<Place, Failed> {
     })
 }
 
-/// Takes messages from a queue until everything is published and the queue is empty. A message is acknowledged
-/// after it was taken: a fault in between brings it again, and the sink knows its id.
-pub(crate) async fn work(
-    queue: Queue,
-    sink: Arc<Sink>,
-    published: watch::Receiver<bool>,
-    progress: Arc<Progress>,
-) -> Result<(), Failed> {
-    let mut consumer = queue.consumer().prefetch(256).open().await?;
-    let mut last = Instant::now();
-    loop {
-        let batch = consumer.recv_batch(BATCH, QUIET).await?;
-        if !batch.is_empty() {
-            last = Instant::now();
-            progress.delivered(batch.len());
-            for delivery in batch {
-                sink.take(&delivery)?;
-                settle(delivery)?;
+/// A queue to be emptied.
+#[derive(Clone, Debug)]
+pub(crate) struct Drain {
+    pub(crate) queue: Queue,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) progress: Arc<Progress>,
+    /// How many lines were published, as soon as all of them are.
+    pub(crate) published: watch::Receiver<Option<u64>>,
+    /// Every line must come here.
+    pub(crate) all: bool,
+}
+
+impl Drain {
+    /// Lets workers take messages until everything is published and the queue is empty.
+    pub(crate) async fn run(self, workers: usize) -> Result<(), Failed> {
+        let mut before = 0;
+        let mut since = Instant::now();
+        loop {
+            let mut working = JoinSet::new();
+            (0..workers.max(1)).for_each(|_| drop(working.spawn(self.clone().work())));
+            while let Some(ended) = working.join_next().await {
+                ended??;
             }
-        } else if *published.borrow() {
-            if empty(&queue, &consumer).await? {
-                break;
+            // What the broker had sent and no worker had taken yet is back in the queue now.
+            tokio::time::sleep(QUIET).await;
+            let came = self.sink.lines();
+            if self.is_complete() || (!self.all && self.is_empty().await?) {
+                return Ok(());
             }
-            if last.elapsed() > PATIENCE {
-                let name = queue.name();
-                return Err(format!("`{name}` holds messages and delivers none for {PATIENCE:?}").into());
+            if came > before || self.published.borrow().is_none() {
+                (before, since) = (came, Instant::now());
+            }
+            if since.elapsed() > PATIENCE {
+                let name = self.queue.name();
+                return Err(format!("`{name}` has brought {came} lines, and none for {PATIENCE:?}").into());
             }
         }
     }
-    Ok(consumer.close().await?)
+
+    /// A message is acknowledged after it was taken: a fault in between brings it again, and the sink knows its id.
+    async fn work(self) -> Result<(), Failed> {
+        let mut consumer = self.queue.consumer().prefetch(256).open().await?;
+        let mut last = Instant::now();
+        while !self.is_complete() && last.elapsed() < PATIENCE {
+            let batch = consumer.recv_batch(BATCH, QUIET).await?;
+            if batch.is_empty() && self.published.borrow().is_some() {
+                flush(&consumer).await?;
+                if self.is_empty().await? {
+                    break;
+                }
+            } else {
+                last = Instant::now();
+            }
+            self.progress.delivered(batch.len());
+            for delivery in batch {
+                self.sink.take(&delivery)?;
+                settle(delivery)?;
+            }
+        }
+        Ok(consumer.close().await?)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.all && *self.published.borrow() == Some(self.sink.lines())
+    }
+
+    /// Does the queue hold nothing that waits to be delivered?
+    async fn is_empty(&self) -> Result<bool> {
+        match self.queue.depth().await {
+            Ok(depth) => Ok(matches!(depth.ready, Count::Exact(0) | Count::AtMost(0))),
+            Err(error) => away(error).map(|()| false),
+        }
+    }
+}
+
+/// A broker that is away will be asked again.
+fn away(error: mq::Error) -> Result<()> {
+    if error.status() == mq::Status::Temporary { Ok(()) } else { Err(error) }
+}
+
+async fn flush(consumer: &Consumer) -> Result<()> {
+    consumer.flush_acks().await.map(drop).or_else(away)
 }
 
 /// Acknowledges. A delivery that a fault has made void comes again and is known then.
@@ -121,19 +179,5 @@ fn settle(delivery: Delivery) -> Result<()> {
             Err(unsettled.error)
         }
         _ => Ok(()),
-    }
-}
-
-/// Is there anything left to be delivered?
-async fn empty(queue: &Queue, consumer: &Consumer) -> Result<bool> {
-    let asked = async {
-        consumer.flush_acks().await?;
-        queue.depth().await
-    };
-    match asked.await {
-        Ok(depth) => Ok(matches!(depth.ready, Count::Exact(0) | Count::AtMost(0))),
-        // The broker is away: it will be asked again.
-        Err(error) if error.status() == mq::Status::Temporary => Ok(false),
-        Err(error) => Err(error),
     }
 }

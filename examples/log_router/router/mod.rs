@@ -17,7 +17,7 @@ use mq::prelude::*;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use self::collect::{Received, Sink};
+use self::collect::{Drain, Received, Sink};
 use self::progress::Progress;
 use self::routes::Route;
 use crate::common::Failed;
@@ -63,21 +63,24 @@ async fn route(client: &Client, job: &Job, routes: &[Route]) -> Result<(Report, 
     let _drawing = progress.draw();
     let begun = Instant::now();
     let sinks: Vec<_> = routes.iter().map(|_| Sink::new(job.out.is_some())).collect();
-    let (end, published) = watch::channel(false);
+    let (end, published) = watch::channel(None);
     let mut workers = JoinSet::new();
     for (route, sink) in routes.iter().zip(&sinks) {
-        for _ in 0..job.workers.max(1) {
-            let queue = client.queue(route.queue);
-            let (sink, progress) = (Arc::clone(sink), Arc::clone(&progress));
-            workers.spawn(collect::work(queue, sink, published.clone(), progress));
-        }
+        let drain = Drain {
+            queue: client.queue(route.queue),
+            sink: Arc::clone(sink),
+            progress: Arc::clone(&progress),
+            published: published.clone(),
+            all: route.all,
+        };
+        workers.spawn(drain.run(job.workers));
     }
     let sent = tokio::select! {
         sent = send(client, job, &progress) => sent?,
         failed = first_failure(&mut workers) => return Err(failed),
     };
     let publishing = begun.elapsed();
-    end.send_replace(true);
+    end.send_replace(Some(sent.lines));
     while let Some(ended) = workers.join_next().await {
         ended??;
     }
