@@ -94,6 +94,7 @@ fn trials() -> Vec<Trial> {
         transactions_on_one_partition_take_turns,
         a_plain_commit_never_undoes_a_transaction,
         a_transaction_with_a_void_delivery_is_undone,
+        many_closes_at_once_leave_the_group_at_once,
         a_death_is_counted_and_acks_survive_it,
         nobody_there_is_disconnected_in_time,
     ]
@@ -153,10 +154,11 @@ async fn declaring_again_compares() {
     let other = Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(4));
     let refused = bed.connection.apply(&other).await.unwrap_err();
     assert_eq!((refused.kind(), refused.context("property")), (Kind::AlreadyExists, Some("parallelism")));
-    let topic = Change::DeclareTopic(
-        TopicSpec::new(&queue).with_partitions(3).with_retention(Duration::from_secs(60)),
-    );
-    let refused = bed.connection.apply(&topic).await.unwrap_err();
+    let refused = bed.connection.apply(&Change::DeclareTopic(TopicSpec::new(&queue))).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.context("property")), (Kind::AlreadyExists, Some("sort")));
+    let topic = bed.topic("kept", 3).await;
+    let other = TopicSpec::new(&topic).with_partitions(3).with_retention(Duration::from_secs(60));
+    let refused = bed.connection.apply(&Change::DeclareTopic(other)).await.unwrap_err();
     assert_eq!(refused.context("property"), Some("retention"));
     bed.close().await;
 }
@@ -678,6 +680,30 @@ async fn a_transaction_with_a_void_delivery_is_undone() {
     reader.nothing().await;
     inbox.close().await;
     reader.close().await;
+    bed.close().await;
+}
+
+async fn many_closes_at_once_leave_the_group_at_once() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("exodus", 8).await;
+    bed.send(&Target::queue(&queue), (0..40).map(|i| Message::text(i.to_string()).with_key(i.to_string())))
+        .await;
+    let mut busy = Vec::new();
+    for _ in 0..10 {
+        let mut inbox = bed.shared(&queue).await;
+        inbox.some(5, Duration::from_millis(700)).await;
+        busy.push(inbox);
+    }
+    let closing: Vec<_> = busy.into_iter().map(|inbox| tokio::spawn(inbox.close())).collect();
+    for task in closing {
+        task.await.unwrap();
+    }
+    let began = Instant::now();
+    let mut next = bed.shared(&queue).await;
+    assert_eq!(next.take(40).await.len(), 40);
+    // Below the session's time-out: nobody was waited for.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    next.close().await;
     bed.close().await;
 }
 

@@ -74,6 +74,11 @@ impl Reader {
             // A panic there was reported by the panic hook; the acks since then are lost, no message is.
             drop(thread.join());
         }
+        if self.shared.plan.settles() && self.shared.partitions().is_empty() {
+            // The close of a member without partitions does not tell the group, which then waits for it until its
+            // session ends.
+            self.consumer.unsubscribe();
+        }
         let Self { shared, consumer, .. } = self;
         drop(consumer);
         shared.ended.send_replace(true);

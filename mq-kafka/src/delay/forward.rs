@@ -106,6 +106,10 @@ impl Forwarder {
         }
         // The revoke that the drop brings commits what was moved.
         self.settle_rest();
+        if self.lines.is_empty() {
+            // The close of a member without partitions does not tell the group.
+            self.consumer.unsubscribe();
+        }
     }
 
     fn read(&self) {

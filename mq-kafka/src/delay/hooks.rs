@@ -32,6 +32,10 @@ struct Owned {
 }
 
 impl Lines {
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).lines.is_empty()
+    }
+
     pub(super) fn epoch(&self) -> u32 {
         lock(&self.0).epoch
     }
