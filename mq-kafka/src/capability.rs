@@ -35,6 +35,10 @@ pub(crate) fn capabilities() -> Capabilities {
         caveat: "a process that dies between the two repeats the message",
     };
     can.transactions = Support::Native;
+    can.half_messages = Support::Emulated {
+        cost: "a record each for the half and its verdict, and a transaction that publishes",
+        caveat: "published by the process that owns the shard: if none runs, it is late",
+    };
     can.sharing = Sharing::PerPartition;
     can.order = Order::Key;
     can.atomicity = Atomicity::SendsWithAcks;
@@ -58,6 +62,7 @@ pub(crate) fn duties() -> CoreDuties {
     duties.exchanges = true;
     duties.retry = true;
     duties.expiry = true;
+    duties.half = true;
     duties
 }
 

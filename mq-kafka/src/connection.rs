@@ -24,6 +24,7 @@ use crate::delay::Delay;
 use crate::detach::Detached;
 use crate::event::Events;
 use crate::gate::Gate;
+use crate::half::KafkaHalfLog;
 use crate::producer::KafkaProducer;
 use crate::topic::Topics;
 use crate::transaction::KafkaTransaction;
@@ -280,7 +281,7 @@ impl driver::Connection for KafkaConnection {
     type Consumer = KafkaConsumer;
     type Transaction = KafkaTransaction;
     type Half = Unsupported;
-    type HalfLog = Unsupported;
+    type HalfLog = KafkaHalfLog;
 
     fn info(&self) -> &ConnectionInfo {
         &self.link.info
@@ -319,8 +320,8 @@ impl driver::Connection for KafkaConnection {
         Err(capability::absent("native half messages"))
     }
 
-    async fn open_half_log(&self, _: &HalfOptions) -> Result<Unsupported> {
-        Err(capability::absent("the log of half messages"))
+    async fn open_half_log(&self, options: &HalfOptions) -> Result<KafkaHalfLog> {
+        KafkaHalfLog::open(&self.link, options).await
     }
 
     async fn next_event(&self) -> Event {

@@ -134,7 +134,7 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
 }
 
 /// Makes one of mq's own queues, or finds it.
-pub(crate) async fn declare_own(link: &Arc<Link>, name: &str) -> Result<()> {
+pub(crate) async fn declare_own(link: &Arc<Link>, name: &str, partitions: u32) -> Result<()> {
     let there = {
         let (link, name) = (Arc::clone(link), name.to_owned());
         blocking(move || link.partitions(&name)).await?
@@ -142,7 +142,7 @@ pub(crate) async fn declare_own(link: &Arc<Link>, name: &str) -> Result<()> {
     if there.is_some() {
         return Ok(());
     }
-    declare(link, &Plan::queue(link, &QueueSpec::new(name).with_parallelism(1))?).await.map(drop)
+    declare(link, &Plan::queue(link, &QueueSpec::new(name).with_parallelism(partitions))?).await.map(drop)
 }
 
 /// Makes the topics of these delay levels, or finds them.

@@ -8,7 +8,7 @@ pub(crate) mod plan;
 mod reader;
 mod shared;
 mod stage;
-mod tag;
+pub(crate) mod tag;
 pub(crate) mod track;
 
 use std::sync::Arc;
@@ -71,6 +71,17 @@ impl KafkaConsumer {
             Ok(consumer)
         })
         .await
+    }
+}
+
+impl KafkaConsumer {
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// The epoch of a partition that is read here.
+    pub(crate) fn epoch_of(&self, partition: u32) -> Option<u64> {
+        self.shared.epoch_of(i32::try_from(partition).ok()?).map(u64::from)
     }
 }
 

@@ -422,9 +422,9 @@ impl Shared {
     }
 
     /// What a commit with these acks would store; `None` if one of them is void.
-    pub(super) fn with_acks(&self, tags: &[Tag]) -> Option<Vec<Stored>> {
+    pub(super) fn with_acks(&self, tags: &[Tag], guard: Option<i32>) -> Option<Vec<Stored>> {
         let mut state = lock(&self.state);
-        let mut acked: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        let mut acked: BTreeMap<i32, Vec<i64>> = guard.into_iter().map(|n| (n, Vec::new())).collect();
         for tag in tags {
             let (partition, offset) = tag::place(*tag);
             let part = state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch)?;
@@ -505,6 +505,11 @@ impl Shared {
     pub(super) fn pause(&self, paused: bool) {
         lock(&self.state).paused = paused;
         self.arrived.notify_one();
+    }
+
+    /// The epoch of a partition that is read here.
+    pub(super) fn epoch_of(&self, partition: i32) -> Option<u32> {
+        lock(&self.state).parts.get(&partition).map(|p| p.epoch)
     }
 
     /// The partitions that are read here.

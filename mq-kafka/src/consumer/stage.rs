@@ -29,9 +29,15 @@ impl Shared {
         self.id
     }
 
-    /// Takes the partitions of these deliveries, when no other transaction and no plain commit has them. Blocks.
-    pub(crate) fn stage(self: &Arc<Self>, tags: &[Tag], deadline: Instant) -> Result<Staged> {
-        let mut partitions: Vec<i32> = tags.iter().map(|t| tag::place(*t).0).collect();
+    /// Takes the partitions of these deliveries, and `guard`, when no other transaction and no plain commit has
+    /// them. Blocks.
+    pub(crate) fn stage(
+        self: &Arc<Self>,
+        tags: &[Tag],
+        guard: Option<i32>,
+        deadline: Instant,
+    ) -> Result<Staged> {
+        let mut partitions: Vec<i32> = tags.iter().map(|t| tag::place(*t).0).chain(guard).collect();
         partitions.sort_unstable();
         partitions.dedup();
         if !self.hold(&partitions, deadline) {
@@ -43,7 +49,7 @@ impl Shared {
         }
         let mut staged =
             Staged { shared: Arc::clone(self), stored: Vec::new(), tags: tags.to_vec(), partitions };
-        staged.stored = self.with_acks(tags).ok_or_else(|| {
+        staged.stored = self.with_acks(tags, guard).ok_or_else(|| {
             Error::new(
                 Kind::TransactionAborted,
                 "a delivery of the transaction is void; its message comes again",

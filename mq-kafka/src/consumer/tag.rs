@@ -9,13 +9,13 @@ pub(super) const MAX_PARTITION: i32 = 0xffff;
 
 /// Names a delivery.
 #[allow(clippy::cast_sign_loss)] // Kafka's offsets and partitions of delivered records are not negative
-pub(super) fn of(consumer: u64, epoch: u32, partition: i32, offset: i64) -> Tag {
+pub(crate) fn of(consumer: u64, epoch: u32, partition: i32, offset: i64) -> Tag {
     Tag { consumer, epoch, seq: (partition as u64) << OFFSET_BITS | (offset as u64 & OFFSET) }
 }
 
 /// Partition and offset of a delivery.
 #[allow(clippy::cast_possible_wrap, clippy::cast_possible_truncation)] // 16 and 48 bits fit
-pub(super) fn place(tag: Tag) -> (i32, i64) {
+pub(crate) fn place(tag: Tag) -> (i32, i64) {
     ((tag.seq >> OFFSET_BITS) as i32, (tag.seq & OFFSET) as i64)
 }
 

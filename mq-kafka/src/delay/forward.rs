@@ -199,7 +199,7 @@ impl Forwarder {
     /// Puts a message that cannot be delivered aside.
     fn aside(&mut self, link: &Arc<Link>, key: Key, mut record: Waiting, why: &str) {
         let name = objects::own(&link.config.namespace, objects::UNDELIVERED);
-        let declared = self.runtime.block_on(topology::declare_own(link, &name));
+        let declared = self.runtime.block_on(topology::declare_own(link, &name, 1));
         if let Err(failed) = declared {
             tracing::warn!(target: "mq_kafka", error = %failed, "mq.undelivered could not be made");
             return self.lines.back(key, record, Timestamp::now().plus(AGAIN));

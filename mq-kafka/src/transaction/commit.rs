@@ -30,7 +30,7 @@ enum Failed {
 }
 
 /// Commits all of it.
-pub(super) fn run(link: &Link, work: Work) -> Result<()> {
+pub(crate) fn run(link: &Link, work: Work) -> Result<()> {
     let deadline = Instant::now() + WHOLE;
     if work.sends.is_empty() && work.acks.is_empty() {
         return Ok(());
@@ -57,8 +57,8 @@ pub(super) fn run(link: &Link, work: Work) -> Result<()> {
 /// Takes the partitions of all acks: from here to the outcome nothing else is committed for them.
 fn stage(work: &Work, deadline: Instant) -> Result<Vec<Staged>> {
     let mut staged = Vec::with_capacity(work.acks.len());
-    for (shared, tags) in work.acks.values() {
-        staged.push(shared.stage(tags, deadline)?);
+    for acks in work.acks.values() {
+        staged.push(acks.shared.stage(&acks.tags, acks.guard, deadline)?);
     }
     Ok(staged)
 }
@@ -161,15 +161,12 @@ fn finish(
             // The successor is ready when the broker has finished the transaction, one way or the other: then the
             // stored offsets tell whether the acks count.
             renew(link, producer);
-            for (one, (shared, tags)) in staged.into_iter().zip(work.acks.values()) {
+            for (one, acks) in staged.into_iter().zip(work.acks.values()) {
                 if one.is_stored() {
                     one.applied();
                 } else {
                     drop(one);
-                    for tag in tags {
-                        // One that is void comes again where its partition is now.
-                        shared.again(*tag);
-                    }
+                    acks.give_back();
                 }
             }
             Err(why.with_fate(Fate::Unknown))

@@ -4,7 +4,7 @@
 //! and committed in one go. So it is open for milliseconds, whatever the application does meanwhile, and a rollback
 //! costs nothing.
 
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod pool;
 
 use std::collections::BTreeMap;
@@ -30,20 +30,47 @@ pub struct KafkaTransaction {
 
 /// What a commit does.
 #[derive(Debug, Default)]
-struct Work {
+pub(crate) struct Work {
     sends: Vec<(Target, Message)>,
     /// Acks by consumer, in ascending order: transactions that wait for each other's partitions do so in one order.
-    acks: BTreeMap<u64, (Arc<Shared>, Vec<Tag>)>,
+    acks: BTreeMap<u64, Acks>,
+}
+
+/// What is acknowledged of one consumer.
+#[derive(Debug)]
+struct Acks {
+    shared: Arc<Shared>,
+    tags: Vec<Tag>,
+    /// A partition whose ownership counts, whether or not something of it is acknowledged.
+    guard: Option<i32>,
+    /// After a failure they are delivered again.
+    returns: bool,
 }
 
 impl Work {
+    /// A step of a partition's owner; after a failure its records are still held.
+    pub(crate) fn step(
+        sends: Vec<(Target, Message)>,
+        shared: Arc<Shared>,
+        partition: i32,
+        tags: Vec<Tag>,
+    ) -> Self {
+        let id = shared.id();
+        let acks = Acks { shared, tags, guard: Some(partition), returns: false };
+        Self { sends, acks: BTreeMap::from([(id, acks)]) }
+    }
+
     /// Nothing of it happened: what was to be acknowledged comes again.
     fn give_back(&self) {
-        for (shared, tags) in self.acks.values() {
-            for tag in tags {
-                // One that is void comes again where its partition is now.
-                shared.again(*tag);
-            }
+        self.acks.values().for_each(Acks::give_back);
+    }
+}
+
+impl Acks {
+    fn give_back(&self) {
+        for tag in self.tags.iter().filter(|_| self.returns) {
+            // One that is void comes again where its partition is now.
+            self.shared.again(*tag);
         }
     }
 }
@@ -112,7 +139,8 @@ impl driver::Transaction for KafkaTransaction {
                 return Err(Error::new(Kind::Fenced, "this delivery is void; its message comes again")
                     .with_backend(error::BACKEND));
             };
-            self.work.acks.entry(tag.consumer).or_insert_with(|| (shared, Vec::new())).1.push(*tag);
+            let none = || Acks { shared, tags: Vec::new(), guard: None, returns: true };
+            self.work.acks.entry(tag.consumer).or_insert_with(none).tags.push(*tag);
         }
         Ok(())
     }
