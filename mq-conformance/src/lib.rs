@@ -14,6 +14,7 @@ mod report;
 mod runner;
 mod scenario;
 mod scenarios;
+pub mod torture;
 
 pub use context::Ctx;
 pub use harness::{Harness, Patience, Setup};

@@ -95,6 +95,17 @@ impl Recorder {
         state.undurable.entry(consumer).or_default().push(delivery);
     }
 
+    /// Notes that a settlement failed: the delivery is as it was before.
+    pub fn unsettled(&self, delivery: usize) {
+        let mut state = self.state();
+        let d = &mut state.history.deliveries[delivery];
+        d.settled = None;
+        let consumer = d.consumer;
+        if let Some(open) = state.undurable.get_mut(&consumer) {
+            open.retain(|index| *index != delivery);
+        }
+    }
+
     /// Notes that a transaction holds a delivery.
     pub fn attached(&self, delivery: usize, transaction: usize) {
         self.state().history.deliveries[delivery].transaction = Some(transaction);
@@ -161,6 +172,11 @@ impl Recorder {
     pub fn healed(&self, fault: usize) {
         let now = self.now();
         self.state().history.faults[fault].to = Some(now);
+    }
+
+    /// Looks at the record so far.
+    pub fn with<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        look(&self.state().history)
     }
 
     /// The record so far.

@@ -1,0 +1,72 @@
+//! Kills at their moments, each noted as a fault until everything works again.
+
+use std::time::Duration;
+
+use mq_core::{Error, Kind, Result};
+use tokio::time::{Instant, sleep};
+
+use super::{Kill, Run};
+use crate::harness::Setup;
+use crate::history::End;
+
+/// Makes all kills of the plan.
+pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<Vec<Kill>> {
+    let mut kills = Vec::new();
+    let mut confirmed = run.confirmed.subscribe();
+    let total = u64::from(run.plan.kills);
+    for k in 1..=total {
+        let at = run.plan.messages * k / (total + 1);
+        let waited = confirmed.wait_for(|n| *n >= at);
+        // Sends that end without a confirm may keep the count below the last marks.
+        let patient = run.plan.patience.fail_over * 4;
+        let reached = tokio::time::timeout(patient, waited).await.is_ok();
+        kills.push(one(run, setup, k, reached).await?);
+        if let Some(kill) = kills.last() {
+            say(&kill.to_string());
+        }
+    }
+    Ok(kills)
+}
+
+async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kill> {
+    let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
+    let fault = run.recorder.fault(format!("kill {number}"));
+    let began = Instant::now();
+    // Every second kill spares the broker and cuts its connections, where that can be done.
+    let hook = match &setup.disconnect {
+        Some(cut) if number.is_multiple_of(2) => cut,
+        _ => setup.restart.as_ref().ok_or_else(|| Error::config("no restart hook"))?,
+    };
+    hook().await.map_err(|e| Error::new(Kind::Unexpected, format!("kill {number} failed: {e}")))?;
+    let up = began.elapsed();
+    let recovered = recovery(run, began).await;
+    run.recorder.healed(fault);
+    Ok(Kill { number, confirmed: sent, delivered: seen, reached, up, recovered })
+}
+
+/// Waits until a send and a delivery have succeeded again and nothing that was open at the kill is open any more;
+/// the time until then, or `None` if that took longer than the fail-over time.
+async fn recovery(run: &Run, began: Instant) -> Option<Duration> {
+    let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
+    let open = run.recorder.with(|h| h.sends.len());
+    let mut working = None;
+    while began.elapsed() < run.plan.patience.fail_over {
+        let confirmed = *run.confirmed.borrow();
+        let done = confirmed >= run.plan.messages;
+        if done || (confirmed > sent && run.delivered() > seen) {
+            working.get_or_insert_with(|| began.elapsed());
+            let ended = run.recorder.with(|h| {
+                h.sends[..open]
+                    .iter()
+                    .rev()
+                    .take(10_000)
+                    .all(|s| s.span.to.is_some() || s.span.end != End::Unknown)
+            });
+            if ended {
+                return working;
+            }
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    working
+}
