@@ -73,7 +73,6 @@ impl TopicConsumer {
         self.reader.check()?;
         let mut state = self.reader.topic.lock(&self.broker)?;
         let done = run(&mut state, &self.reader.reading);
-        state.note_handovers();
         self.reader.topic.settle_down(&mut state, &self.broker);
         done
     }

@@ -120,8 +120,10 @@ impl State {
     /// When [`advance`](Self::advance) has something to do next.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let due = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        let oldest = self.logs.iter().filter_map(|l| l.get(l.earliest())).map(|e| e.stored).min();
-        let trim = self.retention.and_then(|r| Some(oldest?.plus(r)));
+        let trim = self.retention.and_then(|retention| {
+            let oldest = self.logs.iter().filter_map(|l| l.get(l.earliest())).map(|e| e.stored).min();
+            Some(oldest?.plus(retention))
+        });
         [due, trim, self.handover].into_iter().flatten().min()
     }
 

@@ -144,6 +144,26 @@ async fn a_cut_kills_all_roles_and_counts_deaths() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_rolls_transactions_back_and_counts_a_death_once() {
+    let rig = rig().await;
+    rig.send(&Q(), "a").await.unwrap();
+    rig.put(0, "a").await;
+    let (queue, group) = (rig.queue("q").await, rig.group("g", Start::Earliest).await);
+    let mut tx = rig.link.begin(&TransactionOptions::default()).await.unwrap();
+    tx.attach(&tags(&take(&queue).await)).await.unwrap();
+    tx.attach(&tags(&take(&group).await)).await.unwrap();
+    tx.send(&Target::queue("r"), rig.stamped("out".into())).await.unwrap();
+    rig.connector.switchboard().disconnect();
+    assert_eq!(tx.commit().await.unwrap_err().kind(), Kind::Disconnected);
+    let link = rig.connect().await;
+    for (from, mode) in [(Q(), Mode::Shared), (Target::topic("t"), Mode::Group("g".into()))] {
+        let again = take(&open(&link, from, mode, Start::Earliest).await).await;
+        assert_eq!((again.len(), again[0].deaths), (1, 1));
+    }
+    assert!(take(&open(&link, Target::queue("r"), Mode::Shared, Start::Earliest).await).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cut_ends_what_a_stall_holds() {
     let rig = rig().await;
     let faults = rig.connector.switchboard();
