@@ -111,7 +111,7 @@ impl KafkaConfig {
         }
         let (common, rest) = url.clone().split_common()?;
         let mut query = rest.query();
-        let hosts = url.hosts().iter().map(|host| address(host));
+        let hosts = url.hosts().iter().map(address);
         let mut config = Self::new(hosts);
         config.security = Security::from_query(url, &mut query)?;
         config.protocol = match query.take_str("group_protocol").as_deref() {

@@ -65,11 +65,12 @@ impl Delay {
 
     /// Starts the forwarder of this connection, once.
     pub(crate) fn start(&self, link: &Arc<Link>) {
-        if link.config.forwards && !self.started.swap(true, Ordering::AcqRel) {
-            if let Err(failed) = Forwarder::start(link, &group(link)) {
-                self.started.store(false, Ordering::Release);
-                tracing::warn!(target: "mq_kafka", error = %failed, "no delay forwarder; delayed messages may be late");
-            }
+        if link.config.forwards
+            && !self.started.swap(true, Ordering::AcqRel)
+            && let Err(failed) = Forwarder::start(link, &group(link))
+        {
+            self.started.store(false, Ordering::Release);
+            tracing::warn!(target: "mq_kafka", error = %failed, "no delay forwarder; delayed messages may be late");
         }
     }
 }
