@@ -1,4 +1,4 @@
-//! The reference broker of mq: the whole contract in process, on an injected clock.
+#![doc = include_str!("docs.md")]
 
 mod atomic;
 mod broker;

@@ -274,8 +274,14 @@ impl Model {
         true
     }
 
+    /// A consumer closes.
+    pub fn close(&mut self, id: u64) {
+        self.end(id, false);
+        self.expire();
+    }
+
     /// A consumer goes; `died` counts a death for each delivery.
-    pub fn end(&mut self, id: u64, died: bool) {
+    fn end(&mut self, id: u64, died: bool) {
         let gone = self.queue_of(id).is_none();
         let consumer = self.consumers.remove(&id).unwrap();
         if gone {
@@ -293,13 +299,14 @@ impl Model {
             }
         }
         dead.into_iter().for_each(|m| self.bury(&consumer.queue, m));
-        self.expire();
     }
 
-    pub fn crash(&mut self, link: usize) {
+    /// Connections die at the same moment.
+    pub fn crash(&mut self, links: &[usize]) {
         let dead: Vec<u64> =
-            self.consumers.iter().filter(|(_, c)| c.link == link).map(|(id, _)| *id).collect();
+            self.consumers.iter().filter(|(_, c)| links.contains(&c.link)).map(|(id, _)| *id).collect();
         dead.iter().for_each(|id| self.end(*id, true));
+        self.expire();
     }
 
     fn bury(&mut self, source: &str, mut m: Msg) {

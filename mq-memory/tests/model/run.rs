@@ -105,9 +105,7 @@ impl Run {
             Op::Advance(tens) => self.advance(tens).await,
             Op::Crash(link) => self.crash(link).await,
             Op::Restart => {
-                for link in 0..LINKS {
-                    self.model.crash(link);
-                }
+                self.model.crash(&[0, 1]);
                 self.connector.switchboard().disconnect();
                 for link in 0..LINKS {
                     self.reconnect(link).await;
@@ -233,7 +231,7 @@ impl Run {
         }
         if let Op::Close(_) = op {
             open.consumer.close().await.unwrap();
-            self.model.end(open.id, false);
+            self.model.close(open.id);
             self.open.remove(&slot);
             return;
         }
@@ -265,7 +263,7 @@ impl Run {
     /// The connection dies, and its owner connects again.
     async fn crash(&mut self, link: usize) {
         assert!(self.connector.switchboard().disconnect_one(self.numbers[link]));
-        self.model.crash(link);
+        self.model.crash(&[link]);
         self.reconnect(link).await;
     }
 
@@ -303,9 +301,10 @@ impl Run {
         self.advance(40).await;
         for slot in self.open.keys().copied().collect::<Vec<_>>() {
             let open = self.open.remove(&slot).unwrap();
-            self.model.end(open.id, false);
+            self.model.close(open.id);
+            drop(open);
+            common::settle().await;
         }
-        common::settle().await;
         for queue in self.model.queues.keys().cloned().collect::<Vec<_>>() {
             let consumer = common::consumer(&self.links[1], &queue).await;
             self.opened += 1;
