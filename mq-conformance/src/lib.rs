@@ -12,6 +12,7 @@ pub mod proxy;
 mod refusal;
 mod report;
 mod runner;
+pub mod saboteur;
 mod scenario;
 mod scenarios;
 pub mod torture;

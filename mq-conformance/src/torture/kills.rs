@@ -5,9 +5,22 @@ use std::time::Duration;
 use mq_core::{Error, Kind, Result};
 use tokio::time::{Instant, sleep};
 
-use super::{Kill, Run};
+use super::{Kill, Plan, Run};
 use crate::harness::Setup;
 use crate::history::End;
+
+/// Sends that go on while a kill takes its course, at least.
+const SLACK: u64 = 2000;
+
+/// Confirmed sends at which a kill comes.
+fn mark(plan: &Plan, kill: u64) -> u64 {
+    plan.messages * kill / (u64::from(plan.kills) + 1)
+}
+
+/// Sends that may begin when so many kills have come.
+pub(super) fn gate(plan: &Plan, kills: u64) -> u64 {
+    if kills >= u64::from(plan.kills) { u64::MAX } else { mark(plan, kills + 1) + SLACK }
+}
 
 /// Makes all kills of the plan.
 pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<Vec<Kill>> {
@@ -15,7 +28,7 @@ pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync))
     let mut confirmed = run.confirmed.subscribe();
     let total = u64::from(run.plan.kills);
     for k in 1..=total {
-        let at = run.plan.messages * k / (total + 1);
+        let at = mark(&run.plan, k);
         let waited = confirmed.wait_for(|n| *n >= at);
         // Sends that end without a confirm may keep the count below the last marks.
         let patient = run.plan.patience.fail_over * 4;
@@ -32,6 +45,7 @@ async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kil
     let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
     let fault = run.recorder.fault(format!("kill {number}"));
     let began = Instant::now();
+    run.gate.send_replace(gate(&run.plan, number));
     // Every second kill spares the broker and cuts its connections, where that can be done.
     let hook = match &setup.disconnect {
         Some(cut) if number.is_multiple_of(2) => cut,

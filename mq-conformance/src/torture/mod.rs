@@ -68,6 +68,10 @@ struct Run {
     place: usize,
     /// Sends that were confirmed.
     confirmed: watch::Sender<u64>,
+    /// Sends that were begun.
+    begun: AtomicU64,
+    /// Sends that may begin before the next kill: a broker that is quicker than the killer waits for it.
+    gate: watch::Sender<u64>,
     /// Deliveries.
     delivered: AtomicU64,
     /// Producers have ended and all that was confirmed was seen.
@@ -101,7 +105,9 @@ pub async fn torture(setup: Setup, plan: Plan, say: impl Fn(&str) + Send + Sync)
     let (confirmed, _) = watch::channel(0);
     let delivered = AtomicU64::new(0);
     let drained = AtomicBool::new(false);
-    let run = Arc::new(Run { plan, recorder, place, confirmed, delivered, drained });
+    let (gate, _) = watch::channel(kills::gate(&plan, 0));
+    let begun = AtomicU64::new(0);
+    let run = Arc::new(Run { plan, recorder, place, confirmed, begun, gate, delivered, drained });
     say(&format!(
         "{} messages, {} producers, {} consumers, {} kills on {}",
         run.plan.messages,

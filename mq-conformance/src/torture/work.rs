@@ -12,6 +12,8 @@ use mq_core::{Client, Confirmation, Consumer, Delivery, Message, Result};
 use super::Run;
 use crate::history::{Delivery as Seen, End, Send, Settled};
 
+/// Sends of one producer whose answers are waited for, at most.
+const FLYING: usize = 256;
 /// Acks between two flushes that are waited for.
 const FLUSH_EVERY: u64 = 256;
 
@@ -21,7 +23,19 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
     let parts = u64::from(run.plan.producers);
     let values = (0..run.plan.messages).filter(|v| v % parts == u64::from(number));
     let mut flying = FuturesUnordered::new();
+    let mut gate = run.gate.subscribe();
     for value in values {
+        let number_of_send = run.begun.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let open = *gate.borrow_and_update() > number_of_send;
+            if open && flying.len() < FLYING {
+                break;
+            }
+            tokio::select! {
+                Some(()) = flying.next() => {}
+                _ = gate.changed(), if !open => {}
+            }
+        }
         let key = value % 64;
         let send = run.recorder.send(Send::new(number, run.place, value, run.recorder.now()).key(key));
         let mut handing = pin!(producer.hand_over(message(value, key, run.plan.body)));
