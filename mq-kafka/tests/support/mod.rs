@@ -65,6 +65,13 @@ impl Bed {
         name
     }
 
+    /// A producer group of half messages, whose log is deleted at the end.
+    pub(crate) fn half_group(&self, hint: &str) -> String {
+        let group = name(hint);
+        self.names.lock().unwrap().push(format!("mq.half.{group}"));
+        group
+    }
+
     pub(crate) async fn topic(&self, hint: &str, partitions: u32) -> String {
         let name = name(hint);
         let spec = TopicSpec::new(&name).with_partitions(partitions);
