@@ -99,6 +99,7 @@ fn trials() -> Vec<Trial> {
         many_closes_at_once_leave_the_group_at_once,
         a_half_log_step_is_one_transaction,
         a_half_log_goes_to_one_owner_at_a_time,
+        what_is_acknowledged_is_removed_from_a_queues_log,
         a_death_is_counted_and_acks_survive_it,
         nobody_there_is_disconnected_in_time,
     ]
@@ -751,9 +752,9 @@ async fn a_half_log_step_is_one_transaction() {
     assert_eq!(entries[0].shard, entries[1].shard, "all records of one half message lie in one shard");
     let shard = entries[0].shard;
     // A step to a missing queue is refused, and nothing of it happens.
-    let mut step = Step::default();
-    step.publish = vec![(Target::queue(name("missing")), tx("x"))];
-    step.forget = entries.iter().map(|e| e.at).collect();
+    let forget = entries.iter().map(|e| e.at).collect();
+    let publish = vec![(Target::queue(name("missing")), tx("x"))];
+    let mut step = Step { publish, forget, append: Vec::new() };
     assert_eq!(log.step(shard, step.clone()).await.unwrap_err().kind(), Kind::NotFound);
     // An old epoch is fenced before anything happens.
     step.publish = vec![(target.clone(), tx("out"))];
@@ -819,14 +820,38 @@ async fn a_half_log_goes_to_one_owner_at_a_time() {
     // What the first one has lost it can do nothing with any more.
     let gone =
         held.iter().find(|e| gained.iter().any(|g| g.number == e.shard.number)).expect("a record moved");
-    let mut step = Step::default();
-    step.publish = vec![(target, tx("never"))];
-    step.forget = vec![gone.at];
+    let step = Step { publish: vec![(target, tx("never"))], forget: vec![gone.at], append: Vec::new() };
     assert_eq!(first.step(gone.shard, step).await.unwrap(), Stepped::Fenced);
     let mut reader = bed.shared(&queue).await;
     reader.nothing().await;
     reader.close().await;
     drop((first, second, moved));
+    bed.close().await;
+}
+
+async fn what_is_acknowledged_is_removed_from_a_queues_log() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("trim", 1).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 2000;
+    let mut inbox = bed.consumer(options).await;
+    for _ in 0..12 {
+        bed.texts(&Target::queue(&queue), 1000).await;
+        let got = inbox.take(1000).await;
+        inbox.ack(&got).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let asked = bed.connection.describe(&Query::Partitions(queue.clone())).await.unwrap();
+        let Described::Partitions(ranges) = asked else { panic!() };
+        if ranges[0].earliest >= 10_000 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{ranges:?}");
+    }
+    bed.texts(&Target::queue(&queue), 1).await;
+    assert_eq!(inbox.take(1).await.len(), 1);
+    inbox.close().await;
     bed.close().await;
 }
 

@@ -1,18 +1,21 @@
 //! Commits, one after the other, on a thread of their own: a commit that waits for its answer may take as long as
 //! the broker is away, and one that does not wait never tells what became of it.
 
-use std::sync::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::{Error, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::hooks::Reading;
-use super::shared::Shared;
+use super::shared::{Shared, Stored};
 use super::stage::list_of;
-use crate::{error, lock};
+use crate::connection::Link;
+use crate::{error, lock, topology};
 
 /// A commit begins this long after the one before it, at the earliest: what is acknowledged meanwhile goes along.
 const PACE: Duration = Duration::from_millis(5);
@@ -109,17 +112,51 @@ impl Commits {
     }
 }
 
+/// Acknowledged messages of a queue that are left in its log, at most, before they are removed.
+const LEFT: i64 = 10_000;
+
+/// Removes what is acknowledged from a queue's log, which is kept for ever otherwise. An expired group repeats at
+/// most what is left, and what was acknowledged ahead.
+pub(super) struct Trim {
+    pub(super) link: Weak<Link>,
+    pub(super) runtime: Handle,
+    /// Up to where the log was removed, by partition.
+    pub(super) done: BTreeMap<i32, i64>,
+}
+
+impl Trim {
+    fn after(&mut self, topic: &str, stored: &[Stored]) {
+        let mut ends = Vec::new();
+        for Stored { partition, snapshot, .. } in stored {
+            let done = self.done.entry(*partition).or_insert(snapshot.base);
+            if snapshot.base - *done >= LEFT {
+                *done = snapshot.base;
+                ends.push((*partition, snapshot.base));
+            }
+        }
+        let Some(link) = self.link.upgrade().filter(|_| !ends.is_empty()) else { return };
+        if let Err(failed) = self.runtime.block_on(topology::trim(&link, topic, &ends)) {
+            // The next time takes it along.
+            tracing::debug!(target: "mq_kafka", error = %failed, topic, "the acknowledged prefix was not removed");
+        }
+    }
+}
+
 /// The thread: commits whenever it is asked to, until it is stopped.
-pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>) {
+pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut trim: Option<Trim>) {
     let mut last = 0;
     while let Some(number) = shared.commits.next(last) {
         let began = Instant::now();
-        let result = commit(shared, consumer);
+        let mut committed = Vec::new();
+        let result = commit(shared, consumer, &mut committed);
         if let Err(failed) = &result {
             tracing::debug!(target: "mq_kafka", error = %failed, "commit");
         }
         shared.commits.finish(number, result);
         last = number;
+        if let Some(trim) = &mut trim {
+            trim.after(&shared.plan.topic, &committed);
+        }
         pause(PACE.saturating_sub(began.elapsed()));
     }
 }
@@ -130,7 +167,7 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>) -> Result<()> {
+fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec<Stored>) -> Result<()> {
     let deadline = Instant::now() + SETTLE;
     loop {
         // What a transaction holds is committed after it; with it goes what was acknowledged before.
@@ -141,6 +178,9 @@ fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>) -> Result<()> {
             shared.confirmed(&stored);
         }
         shared.committed(&stored);
+        if sent.is_ok() {
+            committed.extend(stored);
+        }
         match sent {
             // What was acknowledged meanwhile is for the next round.
             Ok(()) if !shared.waits_for_transaction() => return Ok(()),

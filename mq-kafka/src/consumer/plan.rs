@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     /// What a browse leaves out: it was acknowledged beyond the start.
     pub(super) ahead: BTreeMap<i32, Vec<Range<i64>>>,
     pub(super) browse: bool,
+    /// Read as a queue: nobody else needs what is acknowledged.
+    pub(super) queue: bool,
     pub(super) prefetch: usize,
     /// Expiry of messages that bring none.
     pub(super) ttl: Option<Duration>,
@@ -56,7 +58,17 @@ impl Plan {
             }
         }
         let prefetch = options.prefetch.max(1) as usize;
-        Ok(Self { topic, group, partitions, starts, ahead: left_out, browse, prefetch, ttl })
+        Ok(Self {
+            topic,
+            group,
+            partitions,
+            starts,
+            ahead: left_out,
+            browse,
+            queue: options.mode == Mode::Shared,
+            prefetch,
+            ttl,
+        })
     }
 
     /// Deliveries are held until they are settled.

@@ -1,7 +1,7 @@
 //! The thread that owns the native consumer: it polls, hands over in batches, and never waits for the application
 //! for long, so that rebalances are heard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
 
 use super::acked::Deaths;
+use super::commit::Trim;
 use super::hooks::{self, Reading};
 use super::shared::{Read, Resumed, Shared};
 use super::track::Tracker;
@@ -30,7 +32,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 const BATCH: usize = 1024;
 
 /// Starts the threads of a consumer. They end by themselves when it is stopped.
-pub(super) fn start(link: &Link, shared: &Arc<Shared>) -> Result<()> {
+pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     // Reading without a group needs a name all the same; nobody joins it and nothing is stored under it.
     let group = shared.plan.group.as_deref().unwrap_or("mq.none");
     let mut config = link.config.consumer(group);
@@ -41,7 +43,12 @@ pub(super) fn start(link: &Link, shared: &Arc<Shared>) -> Result<()> {
     let consumer: BaseConsumer<Reading> = make(&config, context)?;
     let consumer = Arc::new(consumer);
     shared.set_native(&consumer);
-    let reader = Reader { shared: Arc::clone(shared), consumer, left: BTreeSet::new() };
+    let trim = shared.plan.queue.then(|| Trim {
+        link: Arc::downgrade(link),
+        runtime: Handle::current(),
+        done: BTreeMap::new(),
+    });
+    let reader = Reader { shared: Arc::clone(shared), consumer, left: BTreeSet::new(), trim };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
     spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
 }
@@ -51,6 +58,7 @@ struct Reader {
     consumer: Arc<BaseConsumer<Reading>>,
     /// Partitions that a browse has not read to the end.
     left: BTreeSet<i32>,
+    trim: Option<Trim>,
 }
 
 impl Reader {
@@ -60,9 +68,10 @@ impl Reader {
         }
         let committer = self.shared.plan.settles().then(|| {
             let (shared, consumer) = (Arc::clone(&self.shared), Arc::clone(&self.consumer));
+            let trim = self.trim.take();
             std::thread::Builder::new()
                 .name("mq-kafka-commit".to_owned())
-                .spawn(move || commit::run(&shared, &consumer))
+                .spawn(move || commit::run(&shared, &consumer, trim))
         });
         self.read();
         self.join();
