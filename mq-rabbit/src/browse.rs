@@ -10,12 +10,18 @@ use lapin::options::{BasicGetOptions, BasicNackOptions};
 use mq_core::driver::{AckNow, Arrival, Consumer, Control, Flushed, Incoming, Settle, Tag};
 use mq_core::protocol::objects;
 use mq_core::{Error, Result};
+use tokio::time::Instant;
 
 use crate::connection::Admin;
 use crate::consumer::next_consumer;
 use crate::convert;
 use crate::error::{self, BACKEND};
 use crate::topology;
+
+/// How long a queue may take to show what it got back.
+const SEEN_BACK: Duration = Duration::from_millis(500);
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Reads what is in a queue now.
 #[derive(Debug)]
@@ -25,7 +31,9 @@ pub(crate) struct QueueBrowser {
     channel: Channel,
     /// The queues still to be read, and how many messages each had when the browse began.
     left: Mutex<VecDeque<(String, u32)>>,
+    /// Messages that were got.
     seq: AtomicU64,
+    queue: String,
     paused: AtomicBool,
     returned: AtomicBool,
 }
@@ -46,6 +54,7 @@ impl QueueBrowser {
             channel: admin.channel().await?,
             left: Mutex::new(left),
             seq: AtomicU64::new(0),
+            queue: queue.to_owned(),
             paused: AtomicBool::new(false),
             returned: AtomicBool::new(false),
         })
@@ -97,7 +106,25 @@ impl QueueBrowser {
             }
             self.channel.close(200, "bye".into()).await
         };
-        error::within("end a browse", self.admin.grace(), work).await
+        error::within("end a browse", self.admin.grace(), work).await?;
+        self.seen_back().await
+    }
+
+    /// The queue takes messages back a moment after the answer. Waits a little until it shows them; where a consumer
+    /// takes them at once, it never does.
+    async fn seen_back(&self) -> Result<()> {
+        let got = self.seq.load(Ordering::Relaxed);
+        let deadline = Instant::now() + SEEN_BACK;
+        while Instant::now() < deadline {
+            let count = topology::find_queue(&self.admin, &self.queue)
+                .await?
+                .map_or(u64::MAX, |q| q.message_count().into());
+            if count >= got {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 }
 

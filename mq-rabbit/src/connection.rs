@@ -119,6 +119,25 @@ pub(crate) struct Links {
     offsets: Mutex<HashMap<(String, u32, String), u64>>,
 }
 
+/// Keeps a channel open whose answer is still under way when its caller gives up: closed now, its number would be
+/// used again, and a refusal that arrives late would close the wrong channel.
+struct Busy {
+    channel: Option<Channel>,
+    linger: Duration,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let (Some(channel), Ok(runtime)) = (self.channel.take(), tokio::runtime::Handle::try_current()) {
+            let linger = self.linger;
+            runtime.spawn(async move {
+                tokio::time::sleep(linger).await;
+                drop(channel);
+            });
+        }
+    }
+}
+
 impl Admin {
     /// A channel of its own on the consuming connection.
     pub(crate) async fn channel(&self) -> Result<Channel> {
@@ -136,7 +155,11 @@ impl Admin {
             Some(channel) => channel,
             None => self.channel().await?,
         };
+        let mut busy = Busy { channel: Some(channel.clone()), linger: self.limit() };
         let result = error::within(operation, self.limit(), work(channel.clone())).await;
+        if !matches!(&result, Err(e) if e.kind() == Kind::Timeout) {
+            busy.channel = None;
+        }
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < IDLE_CHANNELS {
             idle.push(channel);

@@ -26,6 +26,10 @@ const DELAY: Support = Support::Emulated {
     cost: "one quorum write for each set bit of the delay in units of 100 ms, 24 queues for the whole vhost",
     caveat: "a duplicate is possible at each hop; a restart of the broker delays by the outage at most",
 };
+const HALF: Support = Support::Emulated {
+    cost: "three publishes for each half message, and a coordinator in one process of the producer group",
+    caveat: "a coordinator that dies between publish and ack publishes again, with the same id",
+};
 const TOPICS: Support = Support::Emulated {
     cost: "a stream for each partition; a small queue for each partition of each group, two channels for each one owned",
     caveat: "two members may read the same messages for a moment while a partition changes hands",
@@ -56,6 +60,7 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
     can.retry = RETRY;
     can.ttl = TTL;
     can.transactions = TRANSACTIONS;
+    can.half_messages = HALF;
     can.topics = TOPICS;
     can.seek = SEEK;
     can.broadcast = Support::Native;
@@ -86,5 +91,6 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
     core.retry = true;
     core.expiry = true;
     core.transactions = true;
+    core.half = true;
     ConnectionInfo::new(BACKEND, format!("RabbitMQ {version}"), can, core)
 }

@@ -13,7 +13,7 @@ pub(crate) const OLDEST: (&str, &str) = ("MQ_RABBIT_URL", "rabbit310");
 pub(crate) const NEWEST: (&str, &str) = ("MQ_RABBIT4_URL", "rabbit4");
 
 /// What RabbitMQ refuses.
-const REFUSED: &[Ability] = &[Ability::HalfMessages, Ability::CancelScheduled, Ability::Exclusive];
+const REFUSED: &[Ability] = &[Ability::CancelScheduled, Ability::Exclusive];
 
 /// The URL of a broker, if there is one.
 fn url((variable, entry): (&str, &str)) -> Option<String> {
