@@ -141,7 +141,9 @@ impl Drop for Busy {
 impl Admin {
     /// A channel of its own on the consuming connection.
     pub(crate) async fn channel(&self) -> Result<Channel> {
-        error::within("open a channel", self.limit(), self.links.consuming.create_channel()).await
+        let opened =
+            error::within("open a channel", self.limit(), self.links.consuming.create_channel()).await;
+        opened.map_err(|e| self.whose(e))
     }
 
     /// Runs one piece of work on a channel that does nothing else: a refusal closes it and harms nobody.
@@ -160,11 +162,23 @@ impl Admin {
         if !matches!(&result, Err(e) if e.kind() == Kind::Timeout) {
             busy.channel = None;
         }
+        let result = result.map_err(|e| self.whose(e));
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < IDLE_CHANNELS {
             idle.push(channel);
         }
         result
+    }
+
+    /// An error of a channel, unless the whole connection is gone: the client then gives every channel the first
+    /// error it had, and that may be the refusal of somebody else's question.
+    pub(crate) fn whose(&self, error: Error) -> Error {
+        if self.links.consuming.status().connected() {
+            return error;
+        }
+        Error::disconnected("the connection is gone; the client connects again")
+            .with_source(error)
+            .with_backend(BACKEND)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {

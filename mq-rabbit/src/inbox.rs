@@ -135,9 +135,10 @@ impl Inbox {
         let limit = self.admin.limit();
         // Never `global`: some versions answer it by closing the whole connection.
         let qos = self.channel.basic_qos(prefetch(wanted), BasicQosOptions { global: false });
-        error::within("open a consumer", limit, qos).await?;
+        error::within("open a consumer", limit, qos).await.map_err(|e| self.admin.whose(e))?;
         let consume = self.channel.basic_consume(queue.into(), "".into(), options, arguments);
-        let stream = error::within("open a consumer", limit, consume).await?;
+        let stream =
+            error::within("open a consumer", limit, consume).await.map_err(|e| self.admin.whose(e))?;
         let mut state = self.state();
         state.streams.push(stream);
         // Whoever waits already must look at the new stream, too.
@@ -181,7 +182,7 @@ impl Inbox {
     /// The error that an end means.
     pub(crate) async fn why(&self, end: End) -> Error {
         if let End::Died(error) = end {
-            return error;
+            return self.admin.whose(error);
         }
         match self.admin.queue_exists(&self.queue).await {
             Ok(false) => Error::not_found("queue", &self.queue).with_backend(BACKEND),
@@ -228,7 +229,9 @@ impl Inbox {
         let sent =
             join_all(all.map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple })));
         match tokio::time::timeout(self.admin.limit(), sent).await {
-            Ok(results) => results.into_iter().collect::<lapin::Result<()>>().map_err(|e| death(&e)),
+            Ok(results) => {
+                results.into_iter().collect::<lapin::Result<()>>().map_err(|e| self.admin.whose(death(&e)))
+            }
             Err(_) => Err(Error::timeout("flush acks", self.admin.limit()).with_backend(BACKEND)),
         }
     }
