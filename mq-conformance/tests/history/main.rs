@@ -4,7 +4,7 @@ mod planted;
 mod planted_topic;
 mod sim;
 
-use mq_conformance::history::{Allowed, AnomalyKind, History, check};
+use mq_conformance::history::{Allowed, AnomalyKind, History, Shift, check};
 
 #[test]
 fn clean_histories_are_accused_of_nothing() {
@@ -19,6 +19,23 @@ fn clean_histories_are_accused_of_nothing() {
         assert!(verdict.summary.delivered > 0, "seed {seed} did nothing");
     }
     assert!(explained > 1000 && faults > 1000, "the histories have {explained} duplicates, {faults} faults");
+}
+
+/// A connection dies while consumer 0 has a message in its buffer: consumer 1 gets it and handles it, then consumer 0
+/// hands out what is void, cannot settle it, and goes away.
+#[test]
+fn a_void_delivery_of_a_handled_message_is_no_loss() {
+    let mut void = planted::got(1, 30);
+    (void.settled, void.durable) = (None, None);
+    let mut handled = planted::got(1, 20);
+    handled.consumer = 1;
+    let mut history = planted::history(vec![planted::sent(1, 0)], vec![handled, void.clone()]);
+    history.faults.push(planted::fault(10, 40));
+    history.shifts.push(Shift { at: planted::ms(50), consumer: Some(0), seek: false });
+    let verdict = check(&history, &Allowed::default());
+    assert!(verdict.is_clean(), "{verdict}");
+    history.deliveries = vec![void];
+    assert!(!check(&history, &Allowed::default()).is_clean(), "nobody has handled it");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) fn history(sends: Vec<Send>, deliveries: Vec<Delivery>) -> History {
     History { sends, deliveries, ..empty() }
 }
 
-fn fault(from: u64, to: u64) -> Fault {
+pub(crate) fn fault(from: u64, to: u64) -> Fault {
     Fault { label: "kill".into(), from: ms(from), to: Some(ms(to)) }
 }
 

@@ -49,8 +49,10 @@ impl Queue {
     /// Whether the queue's own bound lets a message in.
     fn within_bound(&self, state: &State, broker: &Broker, message: &Message) -> Admission {
         let Some(bound) = self.spec.bound else { return Admission::Yes };
-        // A delayed message is not ready yet; when it is due it comes in whatever the bound says.
-        if message.due().is_some_and(|due| due > broker.clock().now()) {
+        // A delayed message is not ready yet; when it is due it comes in whatever the bound says. Copies of mq's own
+        // are not subject to bounds: a consumer that waits for room which only it can make would never end.
+        let later = message.due().is_some_and(|due| due > broker.clock().now());
+        if later || (broker.settings().core.retry && message.trail().is_some()) {
             return Admission::Yes;
         }
         let weight = weight(message);

@@ -97,6 +97,12 @@ impl Judge<'_> {
             if send.expires.is_some() || buried {
                 continue;
             }
+            // What a dead consumer still had in its buffer is handed out void, perhaps after another consumer has
+            // handled the message.
+            let handled = |i: &usize| matches!(self.delivery(*i).settled, Some((Settled::Ack, _)));
+            if last.settled.is_none() && deliveries.iter().any(handled) {
+                continue;
+            }
             if let Some(why) = self.owed(last) {
                 lost.push((*value, why));
             }
