@@ -14,6 +14,9 @@ pub const MAX_ROUTING_KEY: usize = 255;
 pub const MAX_WORDS: usize = 64;
 /// Longest key, id, correlation id, reply-to and content type, in bytes.
 pub const MAX_FIELD: usize = 200;
+/// Longest name of a header, in bytes: a name in an AMQP field table is a
+/// [short string](https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf).
+pub const MAX_HEADER_NAME: usize = 255;
 /// Most headers of a message.
 pub const MAX_HEADERS: usize = 64;
 /// Most bytes of all header names and values together.
@@ -135,6 +138,12 @@ fn check_meta(message: &Message) -> Result<()> {
                 escape(name)
             )));
         }
+        if name.len() > MAX_HEADER_NAME {
+            return Err(Error::invalid(format!(
+                "a header name has {} bytes; at most {MAX_HEADER_NAME}",
+                name.len()
+            )));
+        }
     }
     Ok(())
 }
@@ -172,6 +181,7 @@ mod tests {
             Message::text("x").with_header("mq-x", 1),
             Message::text("x").with_header("", 1),
             Message::text("x").with_header("h", "v".repeat(9000)),
+            Message::text("x").with_header("h".repeat(256), 1),
             Message::text("x").with_headers((0..65).map(|i| (i.to_string(), i)).collect()),
         ];
         for m in bad {

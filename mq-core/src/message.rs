@@ -18,7 +18,7 @@ use crate::trail::Trail;
 ///
 /// Cloning is cheap: payload, key and a text id are shared. Portable limits (checked before any I/O): payload
 /// 1,000,000 bytes on any object, 4 MiB − 64 KiB on objects that mq declared; key, id, correlation id, reply-to
-/// and content type 200 bytes each; 64 headers of 8 KiB in all.
+/// and content type 200 bytes each; 64 headers of 8 KiB in all, a header's name 255 bytes.
 ///
 /// ```
 /// use mq_core::Message;

@@ -58,6 +58,7 @@ async fn bad_messages_are_refused_before_any_io(cx: Ctx) -> Outcome {
         ("a long reply-to", Message::text("x").with_reply_to("r".repeat(201))),
         ("a reserved header", Message::text("x").with_header("mq-id", 1)),
         ("a header without a name", Message::text("x").with_header("", 1)),
+        ("a header name of 256 bytes", Message::text("x").with_header("h".repeat(256), 1)),
         ("65 headers", Message::text("x").with_headers(many)),
         ("9000 bytes of headers", Message::text("x").with_header("h", "v".repeat(9000))),
     ];
@@ -71,7 +72,8 @@ async fn bad_messages_are_refused_before_any_io(cx: Ctx) -> Outcome {
 
 async fn the_limits_themselves_are_accepted(cx: Ctx) -> Outcome {
     let queue = cx.queue("q").await?;
-    let headers: Headers = (0..64).map(|n| (format!("h{n:02}"), "v".repeat(100))).collect();
+    let headers = (0..63).map(|n| (format!("h{n:02}"), "v".repeat(100)));
+    let headers: Headers = headers.chain([("h".repeat(255), "v".to_owned())]).collect();
     let message = Message::new(vec![7; 1_000_000])
         .with_id("i".repeat(200))
         .with_key("k".repeat(200))
