@@ -105,8 +105,66 @@ pub struct Summary {
     pub delivered: usize,
     /// Deliveries beyond the first of a value, in one group, that something explains.
     pub explained: usize,
+    /// What explains them.
+    pub excuses: Excuses,
     /// Deliveries beyond the first that nothing explains.
     pub unexplained: usize,
+}
+
+/// Why a message may come once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Excuse {
+    /// The consumer asked for it: it gave the delivery back, or undid the transaction that held it.
+    GivenBack,
+    /// The delivery was unsettled, or its ack not durable yet, when a fault began.
+    OpenAtFault,
+    /// The send was unconfirmed when a fault began, and was sent again.
+    Resent,
+    /// Its consumer left, lost the partition, or went back in the log.
+    Shifted,
+    /// It was held beyond the backend's stated bound.
+    HeldTooLong,
+}
+
+/// How many deliveries each excuse explains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Excuses {
+    /// See [`Excuse::GivenBack`].
+    pub given_back: usize,
+    /// See [`Excuse::OpenAtFault`].
+    pub open_at_fault: usize,
+    /// See [`Excuse::Resent`].
+    pub resent: usize,
+    /// See [`Excuse::Shifted`].
+    pub shifted: usize,
+    /// See [`Excuse::HeldTooLong`].
+    pub held_too_long: usize,
+}
+
+impl Excuses {
+    pub(super) fn add(&mut self, excuse: Excuse) {
+        let count = match excuse {
+            Excuse::GivenBack => &mut self.given_back,
+            Excuse::OpenAtFault => &mut self.open_at_fault,
+            Excuse::Resent => &mut self.resent,
+            Excuse::Shifted => &mut self.shifted,
+            Excuse::HeldTooLong => &mut self.held_too_long,
+        };
+        *count += 1;
+    }
+}
+
+impl fmt::Display for Excuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} given back, {} unsettled or acked but not durable when a fault began, {} sent again after a fault, \
+             {} whose consumer left, {} held too long",
+            self.given_back, self.open_at_fault, self.resent, self.shifted, self.held_too_long
+        )
+    }
 }
 
 /// The judgement of a run.
@@ -132,35 +190,37 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Confirmed and never seen.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.count(AnomalyKind::Lost) + self.count(AnomalyKind::Unseen)
+    }
+
+    /// Anomalies that are no loss, phantom, duplicate or wrong order.
+    #[must_use]
+    pub fn others(&self) -> usize {
+        use AnomalyKind as K;
+        let named = [K::Lost, K::Unseen, K::Phantom, K::Duplicate, K::Reordered];
+        self.anomalies.iter().filter(|a| !named.contains(&a.kind)).count()
+    }
+}
+
 impl fmt::Display for Verdict {
-    /// The figures in one line, then at most 20 anomalies.
+    /// The figures, then at most 20 anomalies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.summary;
-        write!(
+        writeln!(f, "sent: {} ok, {} failed, {} unknown", s.ok, s.failed, s.unknown)?;
+        writeln!(
             f,
-            "sends ok {}, failed {}, unknown {}; delivered {}, lost {}, phantom {}, duplicates explained {}, \
-             unexplained {}, other anomalies {}",
-            s.ok,
-            s.failed,
-            s.unknown,
+            "received: {} deliveries; {} lost, {} phantom, {} reordered within key, {} other anomalies",
             s.delivered,
-            self.count(AnomalyKind::Lost) + self.count(AnomalyKind::Unseen),
+            self.lost(),
             self.count(AnomalyKind::Phantom),
-            s.explained,
-            s.unexplained,
-            self.anomalies
-                .iter()
-                .filter(|a| {
-                    !matches!(
-                        a.kind,
-                        AnomalyKind::Lost
-                            | AnomalyKind::Unseen
-                            | AnomalyKind::Phantom
-                            | AnomalyKind::Duplicate
-                    )
-                })
-                .count()
+            self.count(AnomalyKind::Reordered),
+            self.others()
         )?;
+        write!(f, "duplicates: {} unexplained, {} explained ({})", s.unexplained, s.explained, s.excuses)?;
         for anomaly in self.anomalies.iter().take(20) {
             write!(f, "\n  {anomaly}")?;
         }

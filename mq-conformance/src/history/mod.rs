@@ -9,7 +9,7 @@ mod anomaly;
 mod check;
 mod recorder;
 
-pub use anomaly::{Anomaly, AnomalyKind, Summary, Verdict};
+pub use anomaly::{Anomaly, AnomalyKind, Excuse, Excuses, Summary, Verdict};
 pub use check::{Allowed, check};
 pub use recorder::Recorder;
 
@@ -341,14 +341,17 @@ pub struct AtFault {
 }
 
 impl History {
-    /// What was open when this fault began.
+    /// What was open when this fault began; a settlement is taken for durable after the ack bound.
     #[must_use]
-    pub fn at_fault(&self, fault: &Fault) -> AtFault {
+    pub fn at_fault(&self, fault: &Fault, ack_bound: Duration) -> AtFault {
         let open = |s: &Span| s.from <= fault.from && s.to.is_none_or(|t| t >= fault.from);
         let held =
             |d: &&Delivery| d.at <= fault.from && d.settled.is_none_or(|(_, settled)| settled > fault.from);
         let undurable = |d: &&Delivery| {
-            d.settled.is_some_and(|(_, at)| at <= fault.from && d.durable.is_none_or(|t| t >= fault.from))
+            d.settled.is_some_and(|(_, at)| {
+                let bound = at.saturating_add(ack_bound);
+                at <= fault.from && d.durable.map_or(bound, |t| t.min(bound)) >= fault.from
+            })
         };
         AtFault {
             unconfirmed: self.sends.iter().filter(|s| open(&s.span)).count(),

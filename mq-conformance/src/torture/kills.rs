@@ -23,26 +23,24 @@ pub(super) fn gate(plan: &Plan, kills: u64) -> u64 {
 }
 
 /// Makes all kills of the plan.
-pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<Vec<Kill>> {
-    let mut kills = Vec::new();
+pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<()> {
     let mut confirmed = run.confirmed.subscribe();
-    let total = u64::from(run.plan.kills);
-    for k in 1..=total {
+    for k in 1..=u64::from(run.plan.kills) {
         let at = mark(&run.plan, k);
         let waited = confirmed.wait_for(|n| *n >= at);
         // Sends that end without a confirm may keep the count below the last marks.
         let patient = run.plan.patience.fail_over * 4;
         let reached = tokio::time::timeout(patient, waited).await.is_ok();
-        kills.push(one(run, setup, k, reached).await?);
-        if let Some(kill) = kills.last() {
-            say(&kill.to_string());
-        }
+        let kill = one(run, setup, k, reached).await?;
+        say(&kill.to_string());
+        run.killed(kill);
     }
-    Ok(kills)
+    Ok(())
 }
 
 async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kill> {
-    let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
+    let (confirmed, delivered) = (*run.confirmed.borrow(), run.delivered());
+    let mark = mark(&run.plan, number);
     let fault = run.recorder.fault(format!("kill {number}"));
     let began = Instant::now();
     run.gate.send_replace(gate(&run.plan, number));
@@ -52,10 +50,10 @@ async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kil
         _ => setup.restart.as_ref().ok_or_else(|| Error::config("no restart hook"))?,
     };
     hook().await.map_err(|e| Error::new(Kind::Unexpected, format!("kill {number} failed: {e}")))?;
-    let up = began.elapsed();
+    let (up, answered) = (began.elapsed(), run.recorder.now());
     let recovered = recovery(run, began).await;
     run.recorder.healed(fault);
-    Ok(Kill { number, confirmed: sent, delivered: seen, reached, up, recovered })
+    Ok(Kill { number, confirmed, delivered, reached, mark, answered, up, recovered })
 }
 
 /// Waits until a send and a delivery have succeeded again and nothing that was open at the kill is open any more;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{AtFault, History, Verdict};
+use super::rate;
+use crate::history::{AtFault, History, Moment, Verdict};
 
 /// One kill.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Kill {
     /// Its number, from 1.
@@ -17,7 +18,11 @@ pub struct Kill {
     pub delivered: u64,
     /// False if it came because the run did not get to its mark any more.
     pub reached: bool,
-    /// Until the broker took connections again.
+    /// Confirmed sends at which it was planned.
+    pub mark: u64,
+    /// When the broker took connections again.
+    pub answered: Moment,
+    /// From the kill until the broker took connections again.
     pub up: Duration,
     /// From the kill until a send and a delivery succeeded; `None` if that did not happen in time.
     pub recovered: Option<Duration>,
@@ -41,6 +46,16 @@ impl fmt::Display for Kill {
     }
 }
 
+/// What the queues held at the end; `None` where the broker does not tell exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// In the queue: ready, in flight and delayed.
+    pub queue: Option<u64>,
+    /// In its dead-letter queue, where nothing belongs: no delivery fails often enough.
+    pub dead_letters: Option<u64>,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -51,40 +66,66 @@ pub struct Tortured {
     pub kills: Vec<Kill>,
     /// What was open when each of them began.
     pub open: Vec<AtFault>,
+    /// From when the broker answered again after each kill until confirms came with 90 % of their former rate; `None`
+    /// where too little was sent to tell.
+    pub regained: Vec<Option<Duration>>,
+    /// What the queues held at the end.
+    pub left: Left,
+    /// Where the run stood when its time was over; `None` if it came to its end.
+    pub unfinished: Option<String>,
     /// Time from the first to the last operation.
     pub took: Duration,
 }
 
 impl Tortured {
-    pub(super) fn new(verdict: Verdict, history: &History, kills: Vec<Kill>) -> Self {
-        let open = history.faults.iter().map(|f| history.at_fault(f)).collect();
+    pub(super) fn new(verdict: Verdict, history: &History, kills: Vec<Kill>, ack_bound: Duration) -> Self {
+        let open = history.faults.iter().map(|f| history.at_fault(f, ack_bound)).collect();
         let last = history.deliveries.last().map_or(Duration::ZERO, |d| d.at);
         let first = history.sends.first().map_or(Duration::ZERO, |s| s.span.from);
-        Self { verdict, kills, open, took: last.saturating_sub(first) }
+        let took = last.saturating_sub(first);
+        let regained = rate::regained(history, &kills);
+        Self { verdict, kills, open, regained, left: Left::default(), unfinished: None, took }
     }
 
-    /// True if nothing is wrong: no anomaly, every kill recovered from.
+    /// True if nothing is wrong: the run came to its end, no anomaly, no dead letter, every kill recovered from.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.verdict.is_clean() && self.kills.iter().all(|k| k.recovered.is_some())
+        let recovered = self.kills.iter().all(|k| k.recovered.is_some());
+        let buried = self.left.dead_letters.unwrap_or(0);
+        self.unfinished.is_none() && self.verdict.is_clean() && buried == 0 && recovered
     }
 }
 
 impl fmt::Display for Tortured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kill, open) in self.kills.iter().zip(&self.open) {
-            writeln!(
+        for ((kill, open), regained) in self.kills.iter().zip(&self.open).zip(&self.regained) {
+            write!(
                 f,
-                "kill {:>3}: open were {} sends, {} deliveries, {} acks",
+                "kill {:>3}: open were {} sends, {} deliveries, {} acks; ",
                 kill.number, open.unconfirmed, open.held, open.undurable
             )?;
+            match regained {
+                Some(time) => {
+                    writeln!(f, "90 % of the former rate {:.2} s after its restart", time.as_secs_f64())?;
+                }
+                None => writeln!(f, "too little was sent to tell a rate")?,
+            }
         }
-        let times: Vec<_> = self.kills.iter().filter_map(|k| k.recovered).map(|r| r.as_secs_f64()).collect();
-        if let (Some(worst), false) = (times.iter().copied().reduce(f64::max), times.is_empty()) {
-            let mean = times.iter().sum::<f64>() / times.iter().map(|_| 1.0).sum::<f64>();
-            writeln!(f, "recovery: mean {mean:.2} s, worst {worst:.2} s")?;
-        }
+        summary(f, "working again after a kill", self.kills.iter().filter_map(|k| k.recovered))?;
+        summary(f, "90 % of the former rate after a restart", self.regained.iter().filter_map(|r| *r))?;
         writeln!(f, "time: {:.1} s", self.took.as_secs_f64())?;
-        write!(f, "{}", self.verdict)
+        let count = |left: Option<u64>| left.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+        let (queue, dead) = (count(self.left.queue), count(self.left.dead_letters));
+        writeln!(f, "left at the end: queue {queue}, dead letters {dead}")?;
+        write!(f, "{}", self.verdict)?;
+        self.unfinished.iter().try_for_each(|standing| write!(f, "\nnot finished in time; {standing}"))
     }
+}
+
+/// Mean and worst of some times, in one line.
+fn summary(f: &mut fmt::Formatter<'_>, what: &str, times: impl Iterator<Item = Duration>) -> fmt::Result {
+    let times: Vec<Duration> = times.collect();
+    let (Some(worst), Ok(count)) = (times.iter().max(), u32::try_from(times.len())) else { return Ok(()) };
+    let mean = times.iter().sum::<Duration>() / count;
+    writeln!(f, "{what}: mean {:.2} s, worst {:.2} s", mean.as_secs_f64(), worst.as_secs_f64())
 }

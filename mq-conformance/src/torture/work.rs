@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use mq_core::driver::{Flushed, Receipt};
 use mq_core::{Client, Confirmation, Consumer, Delivery, Message, Result};
 
-use super::Run;
+use super::run::Run;
 use crate::history::{Delivery as Seen, End, Send, Settled};
 
 /// Sends of one producer whose answers are waited for, at most.
@@ -19,7 +19,7 @@ const FLUSH_EVERY: u64 = 256;
 
 /// Sends its part of the values in order, each handed over when the window has room.
 pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Result<()> {
-    let producer = client.queue("torture").producer().build().await?;
+    let producer = client.queue(super::QUEUE).producer().build().await?;
     let parts = u64::from(run.plan.producers);
     let values = (0..run.plan.messages).filter(|v| v % parts == u64::from(number));
     let mut flying = FuturesUnordered::new();
@@ -83,7 +83,7 @@ fn value(message: &Message) -> Option<u64> {
 
 /// Receives until the run is drained; acknowledges most of it and gives some of it back once.
 pub(super) async fn consume(run: Arc<Run>, client: Client, number: u32) -> Result<()> {
-    let mut consumer = client.queue("torture").consumer().open().await?;
+    let mut consumer = client.queue(super::QUEUE).consumer().open().await?;
     let mut since_flush = 0;
     while !run.drained.load(Ordering::Acquire) {
         let next = consumer.recv_for(run.plan.patience.tick).await?;
@@ -108,7 +108,7 @@ async fn handle(run: &Run, consumer: u32, delivery: Delivery) {
     // A body that was changed is a value that nobody sent.
     let value = value(&delivery).unwrap_or(u64::MAX);
     let index = run.recorder.delivered(Seen::new(consumer, run.place, value, run.recorder.now()));
-    run.delivered.fetch_add(1, Ordering::Relaxed);
+    run.count_delivery();
     let back = delivery.attempt() == 1 && value % run.plan.give_back == 7;
     run.recorder.settled(index, if back { Settled::Back } else { Settled::Ack });
     let settled = if back {

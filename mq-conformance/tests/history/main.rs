@@ -85,7 +85,7 @@ fn what_was_open_at_a_fault_is_told() {
             let h: History = sim::run(seed);
             h.faults
                 .iter()
-                .map(|f| h.at_fault(f))
+                .map(|f| h.at_fault(f, mq_core::defaults::ACK_BOUND_TIME))
                 .map(|a| a.unconfirmed + a.held + a.undurable)
                 .sum::<usize>()
         })

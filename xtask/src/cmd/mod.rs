@@ -5,6 +5,7 @@ mod run;
 mod support;
 mod table;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Test(test::Test),
     /// Measure against the raw channel or client, in release mode
     Bench(run::Bench),
+    /// Send, receive and kill, then judge what happened: nothing lost, every duplicate explained
+    Torture(torture::Torture),
     /// Write README's support table from the results of the last full test run
     Support,
 }
@@ -31,6 +34,7 @@ impl Command {
             Self::Brokers(command) => command.run(),
             Self::Test(test) => test.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Torture(torture) => torture.run(),
             Self::Support => support::run(),
         }
     }

@@ -1,6 +1,6 @@
 //! Every delivery beyond the first needs its own excuse.
 
-use super::{AnomalyKind, Decision, Delivery, End, Judge, Settled};
+use super::{AnomalyKind, Decision, Delivery, End, Excuse, Judge, Settled};
 
 impl Judge<'_> {
     pub(super) fn duplicates(&mut self) {
@@ -9,7 +9,6 @@ impl Judge<'_> {
         streams.sort_unstable();
         for ((place, group, value), deliveries) in streams {
             let unexplained = self.unexplained(value, &deliveries);
-            self.verdict.summary.explained += deliveries.len() - 1 - unexplained;
             self.verdict.summary.unexplained += unexplained;
             if unexplained > 0 {
                 let times: Vec<_> = deliveries.iter().map(|i| self.delivery(*i).at).collect();
@@ -21,42 +20,57 @@ impl Judge<'_> {
         }
     }
 
-    /// How many deliveries after the first have no excuse. Each earlier delivery excuses as many later ones as it
-    /// can have come back; each fault that met the send excuses one. What is an excuse at one moment stays one at
-    /// every later moment, so taking the first that is free loses nothing.
-    fn unexplained(&self, value: u64, deliveries: &[usize]) -> usize {
+    /// Counts the excuses, and answers how many deliveries after the first have none. Each earlier delivery excuses
+    /// as many later ones as it can have come back; each fault that met the send excuses one. What is an excuse at
+    /// one moment stays one at every later moment, so taking the first that is free loses nothing.
+    fn unexplained(&mut self, value: u64, deliveries: &[usize]) -> usize {
         let mut used = vec![0usize; deliveries.len()];
         let mut resends = 0;
         let mut unexplained = 0;
         for (n, index) in deliveries.iter().enumerate().skip(1) {
             let again = self.delivery(*index);
-            let free = (0..n).find(|j| used[*j] < self.returns(self.delivery(deliveries[*j]), again));
-            if let Some(j) = free {
+            let free = (0..n).find_map(|j| {
+                let excuses = self.returns(self.delivery(deliveries[j]), again);
+                excuses.get(used[j]).map(|excuse| (j, *excuse))
+            });
+            let excuse = if let Some((j, excuse)) = free {
                 used[j] += 1;
+                excuse
             } else if self.sends.get(&value).is_some_and(|s| resends < self.resends(s, again.at)) {
                 resends += 1;
+                Excuse::Resent
             } else {
                 unexplained += 1;
-            }
+                continue;
+            };
+            self.verdict.summary.explained += 1;
+            self.verdict.summary.excuses.add(excuse);
         }
         unexplained
     }
 
-    /// How often `first` can have come back before `again`.
-    fn returns(&self, first: &Delivery, again: &Delivery) -> usize {
+    /// Why `first` can have come back before `again`, once for each time.
+    fn returns(&self, first: &Delivery, again: &Delivery) -> Vec<Excuse> {
         let end = self.durable(first).unwrap_or(again.at).min(again.at);
-        let fault = usize::from(self.fault_between(first.at, end));
-        let back = match first.settled {
-            Some((Settled::Back, at)) if at <= again.at => 1,
-            _ => usize::from(self.undone(first, again)),
-        };
-        if back + fault > 0 {
-            return back + fault;
+        let mut excuses = Vec::new();
+        match first.settled {
+            Some((Settled::Back, at)) if at <= again.at => excuses.push(Excuse::GivenBack),
+            _ if self.undone(first, again) => excuses.push(Excuse::GivenBack),
+            _ => {}
         }
-        let shifted = self.shift_between(Some(first.consumer), first.at, end);
-        let held = first.settled.map_or(again.at, |(_, at)| at).saturating_sub(first.at);
-        let expired = self.allowed.max_hold.is_some_and(|max| held >= max);
-        usize::from(shifted || expired)
+        if self.fault_between(first.at, end) {
+            excuses.push(Excuse::OpenAtFault);
+        }
+        if excuses.is_empty() {
+            let held = first.settled.map_or(again.at, |(_, at)| at).saturating_sub(first.at);
+            let expired = self.allowed.max_hold.is_some_and(|max| held >= max);
+            if self.shift_between(Some(first.consumer), first.at, end) {
+                excuses.push(Excuse::Shifted);
+            } else if expired {
+                excuses.push(Excuse::HeldTooLong);
+            }
+        }
+        excuses
     }
 
     /// True if the transaction that acknowledges a delivery did not certainly commit.

@@ -87,14 +87,16 @@ impl Judge<'_> {
 
     /// What was given back must come again.
     fn given_back(&mut self) {
-        let mut lost: Vec<(u64, &'static str)> = Vec::new();
+        let mut lost: Vec<(u64, &'static str, String)> = Vec::new();
         for ((_, _, value), deliveries) in &self.streams {
             let Some(send) = self.sends.get(value) else { continue };
             let Some(last) = deliveries.last().map(|i| self.delivery(*i)) else { continue };
             let dead_letter =
                 self.history.places.get(last.place).is_some_and(|p| p.dead_letters_of.is_some());
             let buried = !dead_letter && last.place == send.place && self.in_dead_letters(send);
-            if send.expires.is_some() || buried {
+            // An ack that came before may have held, though a fault let the message out once more meanwhile.
+            let acked = |i: &usize| matches!(self.delivery(*i).settled, Some((Settled::Ack, _)));
+            if send.expires.is_some() || buried || deliveries.iter().any(acked) {
                 continue;
             }
             // What a dead consumer still had in its buffer is handed out void, perhaps after another consumer has
@@ -104,13 +106,21 @@ impl Judge<'_> {
                 continue;
             }
             if let Some(why) = self.owed(last) {
-                lost.push((*value, why));
+                let course: Vec<String> = deliveries.iter().map(|i| self.told(*i)).collect();
+                lost.push((*value, why, course.join("; ")));
             }
         }
         lost.sort_unstable();
-        for (value, why) in lost {
-            self.accuse(AnomalyKind::Lost, value, format!("{why}, and it never came again"));
+        for (value, why, course) in lost {
+            self.accuse(AnomalyKind::Lost, value, format!("{why}, and it never came again: {course}"));
         }
+    }
+
+    /// A delivery in words.
+    fn told(&self, index: usize) -> String {
+        let d = self.delivery(index);
+        let end = d.settled.map_or_else(|| "unsettled".to_owned(), |(how, at)| format!("{how:?} at {at:?}"));
+        format!("consumer {} at {:?}, {end}", d.consumer, d.at)
     }
 
     fn in_dead_letters(&self, send: &Send) -> bool {

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{
-    Anomaly, AnomalyKind, Decision, Delivery, End, Fault, History, Moment, Place, Send, Settled, Shift, Span,
-    Summary, Verdict,
+    Anomaly, AnomalyKind, Decision, Delivery, End, Excuse, Fault, History, Moment, Place, Send, Settled,
+    Shift, Span, Summary, Verdict,
 };
 
 /// What a backend is allowed by its own statements. Everything else fails the run.

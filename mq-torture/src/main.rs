@@ -1,0 +1,62 @@
+//! A workload under kills, and the judgement of its history.
+
+mod target;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use mq_conformance::torture::{Plan, torture};
+
+/// How long tasks may take to end after the verdict.
+const END: Duration = Duration::from_secs(5);
+
+/// Sends, receives and kills; heals, drains, and judges what happened. Nothing may be lost, and every duplicate needs
+/// a fault that explains it. Ends with 0 if all is well.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The broker: `memory://NAME`, or the URL of one that `cargo xtask brokers up` started
+    url: String,
+    /// Messages in all
+    #[arg(long, default_value_t = 20_000)]
+    messages: u64,
+    /// Kills, spread evenly over the messages
+    #[arg(long, default_value_t = 3)]
+    kills: u32,
+    /// Seconds after which the run is judged wherever it stands [default: by messages and kills]
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let outcome = runtime.block_on(run(&arguments));
+    // A client that does not let go must not hold back the verdict.
+    runtime.shutdown_timeout(END);
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: &Arguments) -> mq::Result<bool> {
+    let (setup, patience) = target::setup(&arguments.url)?;
+    let mut plan = Plan::new(arguments.messages, arguments.kills).with_patience(patience);
+    if let Some(seconds) = arguments.seconds {
+        plan = plan.with_deadline(Duration::from_secs(seconds));
+    }
+    let done = torture(setup, plan, |line| println!("{line}")).await?;
+    println!("\n{done}");
+    println!("verdict: {}", if done.is_clean() { "clean" } else { "NOT CLEAN" });
+    Ok(done.is_clean())
+}
