@@ -97,22 +97,6 @@ fn main() -> ExitCode {
     red.iter().for_each(|r| println!("  {r}"));
     let failed = missed.len() + usize::from(!red.is_empty());
     let passed = ALL.len() + 1 - failed;
-    let good = Arc::new(harness(None));
-    all(&every, |s| run_one(&good, s)).into_iter().filter(|r| r.status == Status::Failed).collect()
-}
-
-/// No harness of the compiler's around it: the table is to be seen also when all is well.
-fn main() -> ExitCode {
-    if std::env::args().any(|a| a == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    let missed = missed(|fault| harness(Some(fault)));
-    let red = red_without_a_fault();
-    println!("\n{} of {} saboteurs found; not found: {missed:?}", ALL.len() - missed.len(), ALL.len());
-    println!("without a fault {} of {} scenarios are red", red.len(), scenarios().count());
-    red.iter().for_each(|r| println!("  {r}"));
-    let failed = missed.len() + red.len();
-    let passed = ALL.len() - missed.len() + scenarios().count() - red.len();
     let good = failed == 0 && ALL.len() >= 40;
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored",
