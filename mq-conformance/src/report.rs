@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mq_core::{Ability, Capabilities, Support};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,15 +86,14 @@ pub(crate) fn write(backend: &str, reports: &[Report]) -> std::io::Result<()> {
 
 fn head(backend: &str, reports: &[Report]) -> Value {
     let reached = reports.iter().find_map(|r| Some((r.product.as_str(), r.capabilities?)));
-    let (product, abilities) = reached.map_or(("", Map::new()), |(product, can)| {
-        let support = |a: &Ability| (a.label().to_owned(), describe(can.support(*a)));
-        (product, Ability::ALL.iter().map(support).collect())
+    let (product, abilities) = reached.map_or(("", Vec::new()), |(product, can)| {
+        (product, Ability::ALL.iter().map(|a| describe(*a, can.support(*a))).collect())
     });
     json!({ "backend": backend, "product": product, "abilities": abilities })
 }
 
-fn describe(support: Support) -> Value {
-    json!({ "letter": support.letter().to_string(), "text": support.to_string() })
+fn describe(ability: Ability, support: Support) -> Value {
+    json!({ "name": ability.label(), "letter": support.letter().to_string(), "text": support.to_string() })
 }
 
 /// The folder for results: as the environment says, else in the target folder that this binary was built into.

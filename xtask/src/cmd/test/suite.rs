@@ -15,9 +15,20 @@ use crate::cmd::table;
 pub(crate) struct Suite {
     pub(crate) backend: String,
     pub(crate) product: String,
-    /// Letter and text of each ability, by its words in the support matrix.
-    pub(crate) abilities: Vec<(String, String, String)>,
+    /// In the order of the support matrix.
+    pub(crate) abilities: Vec<Ability>,
     pub(crate) scenarios: Vec<Scenario>,
+}
+
+/// How a backend provides an ability.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ability {
+    /// Its words in the support matrix.
+    pub(crate) name: String,
+    /// N, E, C or –.
+    pub(crate) letter: String,
+    /// Cost and caveat.
+    pub(crate) text: String,
 }
 
 /// How a scenario ended.
@@ -66,10 +77,13 @@ fn parse(text: &str) -> Result<Suite, serde_json::Error> {
     let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     for line in text.lines() {
         let value: Value = serde_json::from_str(line)?;
-        if let Some(abilities) = value["abilities"].as_object() {
+        if let Some(abilities) = value["abilities"].as_array() {
             suite.backend = word(&value, "backend");
             suite.product = word(&value, "product");
-            let ability = |(name, v): (&String, &Value)| (name.clone(), word(v, "letter"), word(v, "text"));
+            let ability = |v: &Value| {
+                let (name, letter, text) = (word(v, "name"), word(v, "letter"), word(v, "text"));
+                Ability { name, letter, text }
+            };
             suite.abilities = abilities.iter().map(ability).collect();
         } else {
             let name = format!("{}::{}", word(&value, "group"), word(&value, "name"));
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn a_result_file_is_read() {
         let text = concat!(
-            r#"{"backend":"memory","product":"mq-memory 0.1.0","abilities":{"delay":{"letter":"N","text":"native"}}}"#,
+            r#"{"backend":"memory","product":"mq-memory 0.1.0","abilities":[{"name":"delay","letter":"N","text":"native"}]}"#,
             "\n",
             r#"{"backend":"memory","group":"delay","name":"a","status":"passed","detail":"","millis":3}"#,
             "\n",
@@ -140,7 +154,8 @@ mod tests {
         );
         let suite = parse(text).unwrap();
         assert_eq!((suite.backend.as_str(), suite.count("passed"), suite.count("ignored")), ("memory", 1, 1));
-        assert_eq!(suite.abilities, [("delay".into(), "N".into(), "native".into())]);
+        let delay = Ability { name: "delay".into(), letter: "N".into(), text: "native".into() };
+        assert_eq!(suite.abilities, [delay]);
         assert_eq!(suite.scenarios[1].name, "delay::b");
     }
 }
