@@ -27,8 +27,8 @@ pub(crate) struct Held {
     pub(crate) tag: Tag,
     pub(crate) position: Option<Position>,
     pub(crate) deaths: u32,
-    /// What the session's fence showed when it was handed out.
-    pub(crate) stamp: u64,
+    /// What the session's fence showed when it was handed out, or when it arrived in the background.
+    pub(crate) stamp: u32,
     /// Set while a settlement is under way: a drop then gives the message back uncounted.
     pub(crate) settling: bool,
     /// Set while a dropped delivery is on its way back: dropped once more (its runtime shuts down), it is given up.
@@ -65,7 +65,7 @@ impl<T: fmt::Debug> std::error::Error for Unsettled<T> {
 impl Delivery {
     #[inline]
     pub(crate) fn new(session: Arc<Session>, incoming: Incoming) -> Self {
-        let Incoming { tag, message, deaths, position } = incoming;
+        let Incoming { tag, message, deaths, position, .. } = incoming;
         let stamp = session.fence.stamp();
         Self {
             message,

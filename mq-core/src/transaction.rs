@@ -179,10 +179,9 @@ impl Transaction {
         let emulated = self.client.inner.info.core.transactions;
         match &outcome {
             Ok(()) if emulated => self.ack_inputs(),
-            Ok(()) => self.release_inputs(),
+            Ok(()) => self.release_inputs(false),
             Err(_) if emulated => self.return_inputs(),
-            Err(e) if e.fate() == Fate::Unknown => self.release_inputs(),
-            Err(_) => self.release_inputs(),
+            Err(e) => self.release_inputs(e.fate() != Fate::Unknown),
         }
         outcome.map_err(|e| e.with_operation("commit").with_backend(self.client.inner.info.backend))
     }
@@ -197,7 +196,7 @@ impl Transaction {
     pub async fn rollback(mut self) -> Result<()> {
         match self.body.take() {
             Some(Body::Native(native)) => {
-                self.release_inputs();
+                self.release_inputs(true);
                 within("rollback", self.client.inner.options.admin_deadline, native.rollback()).await
             }
             _ => {
@@ -207,11 +206,11 @@ impl Transaction {
         }
     }
 
-    /// The native transaction has settled them, one way or the other.
-    fn release_inputs(&mut self) {
+    /// The native transaction has settled them: for good, or so that the broker brings them again.
+    fn release_inputs(&mut self, come_again: bool) {
         for mut delivery in self.inputs.drain(..) {
             if let Some(held) = delivery.held.take() {
-                held.session.settled();
+                held.released(&delivery.message, come_again);
             }
         }
     }
@@ -245,7 +244,7 @@ impl Drop for Transaction {
             Some(Body::Native(native)) => {
                 tracing::warn!("a transaction was dropped without commit or rollback; it is undone");
                 native.abandon();
-                self.release_inputs();
+                self.release_inputs(true);
             }
             Some(Body::Emulated(_)) => {
                 tracing::warn!("a transaction was dropped without commit or rollback; it is undone");

@@ -26,6 +26,7 @@ scenarios! {
     positions_rise_and_are_told [Topics];
     stored_offsets_survive_a_restart [Topics] Restart;
     a_group_can_pause_and_resume [Topics];
+    a_rebalance_repeats_nothing [Topics];
 }
 
 /// Sends `0..n`, each with a key of its own.
@@ -305,5 +306,22 @@ async fn a_group_can_pause_and_resume(cx: Ctx) -> Outcome {
     cx.nothing(&mut consumer).await?;
     consumer.resume().await?;
     check_eq!(cx.read(&mut consumer, 6).await?.len(), 6, "after the resume");
+    Ok(())
+}
+
+/// What a member had received but not handed out goes to the one that took the partition over, and to it alone.
+async fn a_rebalance_repeats_nothing(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 4).await?;
+    fill(&topic, 0, 40).await?;
+    let mut first = topic.group("g").open().await?;
+    let mut got = cx.read(&mut first, 1).await?;
+    let mut second = cx.second().await?.topic("t").group("g").open().await?;
+    // The other one has its share when its first message comes.
+    got.extend(cx.read(&mut second, 1).await?);
+    let (one, two) = tokio::join!(cx.drain(&mut first), cx.drain(&mut second));
+    got.extend(one?);
+    got.extend(two?);
+    check_eq!((set(&got).len(), got.len()), (40, 40), "different messages, deliveries");
+    check_eq!((first.held(), second.held()), (0, 0), "what the members hold in the end");
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mq_core::{Backoff, DeathReason, Message, QueueSpec};
+use mq_core::{Backoff, DeathReason, Message, QueueSpec, Received, RunLoop};
+
+use tokio::sync::Notify;
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq};
@@ -21,6 +23,9 @@ scenarios! {
     a_group_retry_blocks_its_key_alone [Topics, Retry];
     a_group_dead_letters_and_goes_on [Topics, Queues, Retry];
     a_retry_after_has_its_own_pause [Queues, Retry];
+    group_failures_of_one_lane_all_return [Topics, Retry];
+    group_batch_and_concurrency [Topics, Queues, Retry];
+    a_group_requeue_keeps_its_place [Topics, Retry];
 }
 
 async fn a_retry_waits_for_its_pause(cx: Ctx) -> Outcome {
@@ -235,4 +240,69 @@ async fn a_retry_after_has_its_own_pause(cx: Ctx) -> Outcome {
         again.requeue().await?;
     }
     Ok(())
+}
+
+/// Messages without a key are one lane of their partition: each failure of it comes again, in order.
+async fn group_failures_of_one_lane_all_return(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    for n in 0..5 {
+        topic.send(n.to_string()).await?;
+    }
+    let mut consumer =
+        topic.group("g").retry(Backoff::fixed(cx.patience.tick).max_attempts(5)).open().await?;
+    let mut held = cx.take(&mut consumer, 3).await?;
+    // The order in which they fail does not matter.
+    held.rotate_left(1);
+    for delivery in held {
+        delivery.retry("at the same time").await?;
+    }
+    check_eq!(cx.read(&mut consumer, 5).await?, ["0", "1", "2", "3", "4"], "what comes after three failures");
+    check_eq!(consumer.held(), 0, "what is held in the end");
+    Ok(())
+}
+
+/// A run over a group loses none of what fails together: a batch, or as many as run at once.
+async fn group_batch_and_concurrency(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    for n in 0..6 {
+        topic.send(n.to_string()).await?;
+    }
+    for group in ["batch", "concurrent"] {
+        let consumer = topic.group(group).retry(Backoff::fixed(cx.patience.tick).max_attempts(2));
+        let run = RunLoop::new().concurrency(4);
+        let run = if group == "batch" {
+            run.on_batch(consumer, 4, cx.patience.tick, |_: Vec<Received>| async { Err("all fail".into()) })
+        } else {
+            run.on(consumer, |_: Received| async { Err("each fails".into()) })
+        };
+        let letters = cx.client.queue(format!("t.{group}.dlq"));
+        let over = Notify::new();
+        let (report, all_dead) = tokio::join!(run.run_until(over.notified()), async {
+            let dead = || async { Ok(letters.list(10).await.is_ok_and(|l| l.len() == 6)) };
+            let done = cx.eventually("six dead letters", dead).await;
+            over.notify_one();
+            done
+        });
+        all_dead?;
+        let report = report?;
+        check_eq!((report.retried, report.dead_lettered), (6, 6), "retried and dead ({group}): {report:?}");
+    }
+    Ok(())
+}
+
+async fn a_group_requeue_keeps_its_place(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    let mut consumer =
+        topic.group("g").retry(Backoff::fixed(cx.patience.tick).max_attempts(9)).open().await?;
+    for n in 0..3 {
+        topic.send(Message::text(n.to_string()).with_key("k")).await?;
+    }
+    cx.next(&mut consumer).await?.retry("once").await?;
+    for _ in 0..3 {
+        let again = cx.next(&mut consumer).await?;
+        check_eq!((text(&again), again.attempt()), ("0".into(), 2), "a requeue counts nothing");
+        again.requeue().await?;
+    }
+    check_eq!(cx.read(&mut consumer, 3).await?, ["0", "1", "2"], "the order of the key");
+    cx.nothing(&mut consumer).await
 }

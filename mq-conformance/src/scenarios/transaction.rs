@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mq_core::driver::Target;
-use mq_core::{Atomicity, Kind, Message};
+use mq_core::{Atomicity, Backoff, Kind, Message, Topic};
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq, check_kind};
@@ -29,6 +29,8 @@ scenarios! {
     a_cut_before_the_commit_leaves_nothing [Queues, Transactions] Disconnect;
     many_transactions_at_once_stay_apart [Queues, Transactions];
     an_empty_transaction_commits [Queues, Transactions];
+    a_retried_group_delivery_commits [Queues, Topics, Retry, Transactions];
+    a_rolled_back_group_delivery_returns [Queues, Topics, Retry, Transactions];
 }
 
 /// What became visible, and when nothing more comes.
@@ -330,5 +332,50 @@ async fn many_transactions_at_once_stay_apart(cx: Ctx) -> Outcome {
 async fn an_empty_transaction_commits(cx: Ctx) -> Outcome {
     cx.client.transaction().await?.commit().await?;
     cx.client.transaction().await?.rollback().await?;
+    Ok(())
+}
+
+/// `0`, `1`, `2` of one key.
+async fn three_of_a_key(cx: &Ctx) -> Outcome<Topic> {
+    cx.queue("out").await?;
+    let topic = cx.topic("t", 1).await?;
+    for n in 0..3 {
+        topic.send(Message::text(n.to_string()).with_key("k")).await?;
+    }
+    Ok(topic)
+}
+
+/// What failed once and is acknowledged by a transaction then does not block its key for ever.
+async fn a_retried_group_delivery_commits(cx: Ctx) -> Outcome {
+    let topic = three_of_a_key(&cx).await?;
+    let policy = Backoff::fixed(cx.patience.tick).max_attempts(5);
+    let mut consumer = topic.group("g").retry(policy).open().await?;
+    cx.next(&mut consumer).await?.retry("once").await?;
+    let again = cx.next(&mut consumer).await?;
+    check_eq!((text(&again), again.attempt()), ("0".into(), 2), "what failed comes again");
+    let mut tx = cx.client.transaction().await?;
+    tx.send("out", "done").await?;
+    tx.ack(again).await?;
+    tx.commit().await?;
+    check_eq!(cx.read(&mut consumer, 2).await?, ["1", "2"], "the rest of the key");
+    check_eq!(arrive(&cx, "out", 1).await?, ["done"], "the output");
+    Ok(())
+}
+
+async fn a_rolled_back_group_delivery_returns(cx: Ctx) -> Outcome {
+    let topic = three_of_a_key(&cx).await?;
+    let policy = Backoff::fixed(cx.patience.tick).max_attempts(5);
+    let mut consumer = topic.group("g").retry(policy).open().await?;
+    cx.next(&mut consumer).await?.retry("once").await?;
+    for drops in [false, true] {
+        let again = cx.next(&mut consumer).await?;
+        check_eq!(text(&again), "0", "the first of the key, in front of the others");
+        let mut tx = cx.client.transaction().await?;
+        tx.send("out", "never").await?;
+        tx.ack(again).await?;
+        if drops { drop(tx) } else { tx.rollback().await? }
+    }
+    check_eq!(cx.read(&mut consumer, 3).await?, ["0", "1", "2"], "the key goes on in its order");
+    check!(seen(&cx, "out").await?.is_empty(), "an output of a rolled-back transaction was seen");
     Ok(())
 }

@@ -42,8 +42,8 @@ impl Session {
         if taken != 0 {
             self.count(taken);
         }
-        for (partitions, release) in revoking {
-            self.release(buffer, &partitions, release).await;
+        if !revoking.is_empty() {
+            self.release(buffer, revoking).await;
         }
     }
 
@@ -57,14 +57,16 @@ impl Session {
     }
 
     /// Stops handing out what goes away, and flushes what was acknowledged of it.
-    async fn release(&self, buffer: &mut VecDeque<Incoming>, partitions: &[u32], release: Release) {
-        self.drop_buffered(buffer, partitions);
-        // Before the flush: an ack that comes after it would not be part of it.
-        self.fence.raise(partitions);
+    async fn release(&self, buffer: &mut VecDeque<Incoming>, revoking: Vec<(Vec<u32>, Release)>) {
+        for (partitions, _) in &revoking {
+            // Before the flush: an ack that comes after it would not be part of it. All of them before the first
+            // wait: a cancelled receive must not leave one out.
+            self.fence.raise(partitions);
+            self.drop_buffered(buffer, partitions);
+        }
         // A flush that fails or is late costs duplicates, not messages.
         let flushed = tokio::time::timeout(RELEASE_WITHIN, self.driver.flush()).await;
-        tracing::debug!(?partitions, ?flushed, "partitions revoked");
-        drop(release);
+        tracing::debug!(?revoking, ?flushed, "partitions revoked");
     }
 
     /// Drops buffered messages of these partitions (empty: of all): they come again from where they lie.

@@ -2,26 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::client::lock;
 
 /// Counts what made deliveries void. A delivery notes the count when it is handed out.
 #[derive(Debug, Default)]
 pub(crate) struct Fence {
-    count: AtomicU64,
+    count: AtomicU32,
     raised: Mutex<Raised>,
 }
 
 #[derive(Debug, Default)]
 struct Raised {
-    all: u64,
-    partitions: HashMap<u32, u64>,
+    all: u32,
+    partitions: HashMap<u32, u32>,
 }
 
 impl Fence {
     /// For a delivery that is handed out now.
-    pub(crate) fn stamp(&self) -> u64 {
+    pub(crate) fn stamp(&self) -> u32 {
         self.count.load(Ordering::Acquire)
     }
 
@@ -37,7 +37,7 @@ impl Fence {
     }
 
     /// Whether a delivery with this stamp is void. One comparison as long as nothing ever was.
-    pub(crate) fn is_void(&self, stamp: u64, partition: Option<u32>) -> bool {
+    pub(crate) fn is_void(&self, stamp: u32, partition: Option<u32>) -> bool {
         if stamp == self.stamp() {
             return false;
         }

@@ -129,6 +129,9 @@ impl Session {
             }
             self.sort(&mut arrivals, &mut fresh).await;
             if !fresh.is_empty() {
+                // Whatever goes away later makes them void, wherever they wait by then.
+                let stamp = self.fence.stamp();
+                fresh.iter_mut().for_each(|i| i.stamp = stamp);
                 lock(&pump.inbox).append(&mut fresh);
                 pump.filled.notify_one();
             }

@@ -131,7 +131,7 @@ impl Session {
     pub(super) fn next_in_order(self: &Arc<Self>, buffer: &mut VecDeque<Incoming>) -> Option<Delivery> {
         let (Some(stash), Some(pump)) = (&self.stash, &self.pump) else { return None };
         while let Some(incoming) = stash.take_ready() {
-            if let Some(delivery) = self.accept(incoming) {
+            if let Some(delivery) = self.accept_valid(incoming) {
                 return Some(delivery);
             }
         }
@@ -140,12 +140,29 @@ impl Session {
         }
         while let Some(incoming) = buffer.pop_front() {
             if let Some(passed) = stash.pass(incoming)
-                && let Some(delivery) = self.accept(passed)
+                && let Some(delivery) = self.accept_valid(passed)
             {
                 return Some(delivery);
             }
         }
         None
+    }
+
+    /// As [`accept`](Self::accept), unless its partition went away since it arrived: then it comes again elsewhere.
+    fn accept_valid(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
+        let (stamp, position) = (incoming.stamp, incoming.position);
+        if self.fence.is_void(stamp, position.map(|p| p.partition)) {
+            if let Some(stash) = &self.stash {
+                stash.settled(position, incoming.tag, &incoming.message);
+            }
+            self.settled();
+            return None;
+        }
+        let mut delivery = self.accept(incoming)?;
+        if let Some(held) = &mut delivery.held {
+            held.stamp = stamp;
+        }
+        Some(delivery)
     }
 
     /// Records an ack; puts it on the wire soon.

@@ -82,7 +82,8 @@ impl Delivery {
         self.bury(copy, DeathReason::Rejected, Some(why)).await
     }
 
-    /// Gives it back uncounted: it goes to another consumer, or comes here again.
+    /// Gives it back uncounted: it goes to another consumer, or comes here again. On a topic group it comes here
+    /// again, in front of its key, as long as its partition stays here.
     ///
     /// # Errors
     /// The delivery is still held, or void.
@@ -90,6 +91,10 @@ impl Delivery {
     /// # Cancel safety
     /// It is given back or still held by the broker for this consumer until that closes.
     pub async fn requeue(self) -> Result<(), Unsettled> {
+        if self.held.as_ref().is_some_and(|h| h.session.stash.is_some()) {
+            let copy = self.message.clone();
+            return self.again_in_place(copy, Duration::ZERO);
+        }
         self.settle_with(|_| Ok(Settle::Requeue)).await
     }
 
@@ -113,8 +118,7 @@ impl Delivery {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.settling = true;
         if matches!(held.session.core.options.mode, Mode::Group(_)) {
-            self.again_in_place(copy, pause);
-            return Ok(());
+            return self.again_in_place(copy, pause);
         }
         if !pause.is_zero() {
             copy = copy.deliver_at(held.session.core.client.inner.clock.now().plus(pause));
@@ -124,14 +128,22 @@ impl Delivery {
     }
 
     /// A copy would reach every group of the topic: the same delivery comes again here, in front of its key.
-    fn again_in_place(mut self, copy: Message, pause: Duration) {
-        let Some(held) = self.held.take() else { return };
-        let Some(stash) = held.session.stash.as_ref().filter(|_| !held.is_void()) else {
-            return held.let_go();
-        };
-        let mut incoming = Incoming::new(held.tag, copy).with_deaths(held.deaths);
-        incoming.position = held.position;
-        stash.put(incoming, pause);
+    fn again_in_place(mut self, copy: Message, pause: Duration) -> Result<(), Unsettled> {
+        match self.held.take() {
+            Some(held) if held.is_void() => {
+                self.held = Some(held);
+                Err(Unsettled { error: void(), delivery: Box::new(self) })
+            }
+            Some(held) => {
+                let mut incoming = Incoming::new(held.tag, copy).with_deaths(held.deaths);
+                (incoming.position, incoming.stamp) = (held.position, held.stamp);
+                if let Some(stash) = &held.session.stash {
+                    stash.put(incoming, pause);
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Stores the copy in the dead-letter queue and removes this one.
@@ -245,8 +257,17 @@ impl Held {
     /// What waited behind this message of a group goes on.
     fn unblock(&self, message: &Message) {
         if let Some(stash) = &self.session.stash {
-            stash.settled(self.position.map_or(0, |p| p.partition), message);
+            stash.settled(self.position, self.tag, message);
         }
+    }
+
+    /// A transaction has settled the message: for good, or so that the broker brings it again by itself.
+    pub(crate) fn released(&self, message: &Message, comes_again: bool) {
+        match &self.session.stash {
+            Some(stash) if comes_again => stash.expect(self.position, message, || self.is_void()),
+            _ => self.unblock(message),
+        }
+        self.session.settled();
     }
 
     /// A delivery was dropped unsettled.

@@ -4,7 +4,7 @@
 //! This lives in the process: after a crash the offset has not passed, so the message comes again with its count
 //! started anew.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,11 +12,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::client::lock;
-use crate::driver::Incoming;
+use crate::driver::{Incoming, Position, Tag};
 use crate::message::Message;
 
 /// A partition, and a key in it; messages without a key share a lane.
 type LaneId = (u32, Option<Vec<u8>>);
+
+/// Longer pauses end here, instead of in an overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 #[derive(Debug, Default)]
 pub(crate) struct Stash {
@@ -31,11 +34,29 @@ struct Lanes {
     ready: VecDeque<Incoming>,
 }
 
+/// Blocked as long as one of its messages has failed and is not settled for good.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Waits for its pause to end; none while the failed message is with the application again.
-    waiting: Option<(Instant, Incoming)>,
+    /// By offset: the first one goes first, the others wait for it.
+    failed: BTreeMap<u64, Failed>,
     behind: VecDeque<Incoming>,
+}
+
+#[derive(Debug)]
+enum Failed {
+    /// Waits for its pause to end.
+    Waiting(Instant, Box<Incoming>),
+    /// With the application again, or on its way from the broker.
+    Out,
+}
+
+/// What tells a message of a lane from the others: its offset, or else its number.
+fn place(position: Option<Position>, tag: Tag) -> (u32, u64) {
+    position.map_or((0, tag.seq), |p| (p.partition, p.offset))
+}
+
+fn place_of(incoming: &Incoming) -> (u32, u64) {
+    place(incoming.position, incoming.tag)
 }
 
 fn lane_of(partition: u32, message: &Message) -> LaneId {
@@ -43,48 +64,96 @@ fn lane_of(partition: u32, message: &Message) -> LaneId {
 }
 
 fn lane_of_incoming(incoming: &Incoming) -> LaneId {
-    lane_of(incoming.position.map_or(0, |p| p.partition), &incoming.message)
+    lane_of(place_of(incoming).0, &incoming.message)
+}
+
+impl Lane {
+    /// When the first failed message is due; `None` while it is with the application.
+    fn due(&self) -> Option<Instant> {
+        match self.failed.first_key_value() {
+            Some((_, Failed::Waiting(at, _))) => Some(*at),
+            _ => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.behind.len() + self.failed.values().filter(|f| matches!(f, Failed::Waiting(..))).count()
+    }
+}
+
+impl Lanes {
+    /// The lane of a failed message, blocked; what was about to be delivered of it waits behind.
+    fn block(&mut self, id: LaneId) -> &mut Lane {
+        let Self { lanes, ready } = self;
+        lanes.entry(id).or_insert_with_key(|id| {
+            let (behind, rest) = ready.drain(..).partition(|i| lane_of_incoming(i) == *id);
+            *ready = rest;
+            Lane { failed: BTreeMap::new(), behind }
+        })
+    }
 }
 
 impl Stash {
     /// Puts a failed message back for a later attempt; its lane is blocked from now on.
     pub(super) fn put(&self, incoming: Incoming, pause: Duration) {
+        let due = Instant::now() + pause.min(LONGEST);
         let mut lanes = lock(&self.lanes);
-        let lane = lanes.lanes.entry(lane_of_incoming(&incoming)).or_default();
-        lane.waiting = Some((Instant::now() + pause, incoming));
+        let lane = lanes.block(lane_of_incoming(&incoming));
+        lane.failed.insert(place_of(&incoming).1, Failed::Waiting(due, Box::new(incoming)));
         drop(lanes);
         self.changed.notify_one();
     }
 
-    /// Lets a message pass, unless its lane is blocked: then it waits behind.
+    /// The broker brings a message again by itself: its lane waits for it, unless it is void, which is asked under
+    /// the lock: what makes it void discards its lane afterwards. Without a position it could not be told from the
+    /// others when it comes.
+    pub(super) fn expect(
+        &self,
+        position: Option<Position>,
+        message: &Message,
+        is_void: impl FnOnce() -> bool,
+    ) {
+        let Some(at) = position else { return };
+        let mut lanes = lock(&self.lanes);
+        if !is_void() {
+            lanes.block(lane_of(at.partition, message)).failed.insert(at.offset, Failed::Out);
+        }
+    }
+
+    /// Lets a message pass, unless its lane is blocked by another one: then it waits behind.
     pub(super) fn pass(&self, incoming: Incoming) -> Option<Incoming> {
         let mut lanes = lock(&self.lanes);
         if lanes.lanes.is_empty() {
             return Some(incoming);
         }
         match lanes.lanes.get_mut(&lane_of_incoming(&incoming)) {
-            Some(lane) => {
+            Some(lane) if !matches!(lane.failed.get(&place_of(&incoming).1), Some(Failed::Out)) => {
                 lane.behind.push_back(incoming);
                 None
             }
-            None => Some(incoming),
+            _ => Some(incoming),
         }
     }
 
-    /// A message was settled for good: its lane, if it was blocked by it, goes on.
-    pub(super) fn settled(&self, partition: u32, message: &Message) {
+    /// A message was settled for good: its lane, if it was blocked by it alone, goes on.
+    pub(super) fn settled(&self, position: Option<Position>, tag: Tag, message: &Message) {
         let mut lanes = lock(&self.lanes);
         if lanes.lanes.is_empty() {
             return;
         }
+        let (partition, place) = place(position, tag);
         let id = lane_of(partition, message);
-        if lanes.lanes.get(&id).is_some_and(|l| l.waiting.is_none())
+        let Some(lane) = lanes.lanes.get_mut(&id) else { return };
+        if lane.failed.remove(&place).is_none() {
+            return;
+        }
+        if lane.failed.is_empty()
             && let Some(lane) = lanes.lanes.remove(&id)
         {
             lanes.ready.extend(lane.behind);
-            drop(lanes);
-            self.changed.notify_one();
         }
+        drop(lanes);
+        self.changed.notify_one();
     }
 
     /// What may be delivered now.
@@ -97,14 +166,17 @@ impl Stash {
             return None;
         }
         let now = Instant::now();
-        let due = lanes.lanes.values_mut().find(|l| l.waiting.as_ref().is_some_and(|(at, _)| *at <= now))?;
-        due.waiting.take().map(|(_, incoming)| incoming)
+        let lane = lanes.lanes.values_mut().find(|l| l.due().is_some_and(|at| at <= now))?;
+        let mut first = lane.failed.first_entry()?;
+        match std::mem::replace(first.get_mut(), Failed::Out) {
+            Failed::Waiting(_, incoming) => Some(*incoming),
+            Failed::Out => None,
+        }
     }
 
     /// Waits until something may be delivered.
     pub(super) async fn changed(&self) {
-        let next =
-            lock(&self.lanes).lanes.values().filter_map(|l| l.waiting.as_ref().map(|(at, _)| *at)).min();
+        let next = lock(&self.lanes).lanes.values().filter_map(Lane::due).min();
         match next {
             Some(at) => tokio::select! {
                 () = tokio::time::sleep_until(at) => {}
@@ -121,12 +193,12 @@ impl Stash {
         let mut dropped = 0;
         lanes.lanes.retain(|(partition, _), lane| {
             if gone(*partition) {
-                dropped += lane.behind.len() + usize::from(lane.waiting.is_some());
+                dropped += lane.len();
             }
             !gone(*partition)
         });
         let before = lanes.ready.len();
-        lanes.ready.retain(|i| !gone(i.position.map_or(0, |p| p.partition)));
+        lanes.ready.retain(|i| !gone(place_of(i).0));
         dropped += before - lanes.ready.len();
         i64::try_from(dropped).unwrap_or(i64::MAX)
     }
@@ -135,7 +207,6 @@ impl Stash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Position, Tag};
 
     fn message(seq: u64, partition: u32, key: &str) -> Incoming {
         let tag = Tag { consumer: 1, epoch: 0, seq };
@@ -155,7 +226,7 @@ mod tests {
         let again = stash.take_ready().unwrap();
         assert_eq!(again.tag.seq, 1);
         assert!(stash.take_ready().is_none(), "the follower waits until the failed one is settled");
-        stash.settled(0, &again.message);
+        stash.settled(again.position, again.tag, &again.message);
         assert_eq!(stash.take_ready().unwrap().tag.seq, 2);
         assert!(stash.pass(message(5, 0, "a")).is_some());
     }
@@ -168,5 +239,45 @@ mod tests {
         stash.put(message(3, 1, "a"), Duration::ZERO);
         assert_eq!(stash.discard(&[0]), 2);
         assert_eq!(stash.take_ready().unwrap().tag.seq, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_one_lane_come_one_after_the_other() {
+        let stash = Stash::default();
+        for seq in [2, 1, 3] {
+            stash.put(message(seq, 0, "a"), Duration::from_secs(1));
+        }
+        assert!(stash.pass(message(4, 0, "a")).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for seq in 1..=4 {
+            let next = stash.take_ready().unwrap();
+            assert_eq!(next.tag.seq, seq);
+            assert!(stash.take_ready().is_none(), "what follows waits until {seq} is settled");
+            stash.settled(next.position, next.tag, &next.message);
+        }
+        assert!(stash.pass(message(5, 0, "a")).is_some());
+    }
+
+    #[test]
+    fn a_lane_that_fails_again_holds_back_what_was_about_to_go() {
+        let stash = Stash::default();
+        stash.put(message(1, 0, "a"), Duration::ZERO);
+        (2..=4).for_each(|seq| assert!(stash.pass(message(seq, 0, "a")).is_none()));
+        let first = stash.take_ready().unwrap();
+        stash.settled(first.position, first.tag, &first.message);
+        stash.put(stash.take_ready().unwrap(), Duration::from_secs(9));
+        assert!(stash.take_ready().is_none(), "a follower overtook the one that failed");
+        assert_eq!(stash.discard(&[]), 3);
+    }
+
+    #[test]
+    fn what_the_broker_brings_again_passes_in_front_of_its_lane() {
+        let stash = Stash::default();
+        let first = message(1, 0, "a");
+        stash.expect(first.position, &first.message, || false);
+        assert!(stash.pass(message(2, 0, "a")).is_none());
+        let again = stash.pass(first).unwrap();
+        stash.settled(again.position, again.tag, &again.message);
+        assert_eq!(stash.take_ready().unwrap().tag.seq, 2);
     }
 }

@@ -413,13 +413,15 @@ pub struct Incoming {
     pub deaths: u32,
     /// Where it lies, for a topic.
     pub position: Option<Position>,
+    /// What the fence of its session showed when it arrived, for a session that receives in the background.
+    pub(crate) stamp: u32,
 }
 
 impl Incoming {
     /// A message that arrived.
     #[must_use]
     pub const fn new(tag: Tag, message: Message) -> Self {
-        Self { tag, message, deaths: 0, position: None }
+        Self { tag, message, deaths: 0, position: None, stamp: 0 }
     }
 
     /// With a position.
