@@ -22,12 +22,15 @@ pub(crate) mod fence;
 pub(crate) mod flusher;
 pub(crate) mod places;
 pub(crate) mod pump;
+pub(crate) mod reopening;
+pub(crate) mod returning;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod stash;
 
 use self::arrivals::Arrivals;
 use self::core::ConsumerCore;
+use self::reopening::Reopening;
 use self::session::Session;
 
 /// Builds a [`Consumer`].
@@ -48,7 +51,8 @@ impl ConsumerBuilder {
         Self { client, options, retry: None, run: RunOptions::default() }
     }
 
-    /// Messages held unsettled at most, those waiting inside the consumer included. Default 100, at least 1.
+    /// Messages held unsettled at most, those waiting inside the consumer included. Default 100, at least 1. In a
+    /// group that covers what waits behind a message that is retried: a busy key that fails for long fills it.
     #[must_use]
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.options.prefetch = messages;
@@ -92,6 +96,7 @@ impl ConsumerBuilder {
         let mut consumer = Consumer {
             core,
             session: None,
+            reopening: Reopening::default(),
             buffer: VecDeque::new(),
             arrivals: Arrivals::default(),
             batch: None,
@@ -138,6 +143,7 @@ impl ConsumerBuilder {
 pub struct Consumer {
     pub(crate) core: Arc<ConsumerCore>,
     session: Option<Arc<Session>>,
+    reopening: Reopening,
     buffer: VecDeque<Incoming>,
     arrivals: Arrivals,
     /// A batch that the run loop is collecting: here it survives a cancelled wait.
@@ -204,6 +210,9 @@ impl Consumer {
 
     /// The next delivery that is here already.
     fn next_ready(&mut self) -> Option<Delivery> {
+        if self.core.is_paused() {
+            return None;
+        }
         let session = self.session.as_ref()?;
         if session.stash.is_some() {
             return session.next_in_order(&mut self.buffer);
@@ -228,8 +237,13 @@ impl Consumer {
         // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
         tokio::task::coop::consume_budget().await;
         let browsing = self.core.options.mode == Mode::Browse && session.credit.free() > 0;
-        let filled = session.fill(&mut self.arrivals, &mut self.buffer).await;
-        self.shown = browsing && filled.is_ok() && self.buffer.is_empty();
+        let filled = if self.core.is_paused() {
+            self.arrivals.move_to(&mut self.buffer);
+            session.listen(self.arrivals.list(), &mut self.buffer).await
+        } else {
+            session.fill(&mut self.arrivals, &mut self.buffer).await
+        };
+        self.shown = browsing && filled.is_ok() && self.buffer.is_empty() && self.arrivals.is_empty();
         let Err(error) = filled else { return Ok(()) };
         self.buffer.clear();
         self.arrivals.clear();
@@ -246,7 +260,7 @@ impl Consumer {
     /// Opens the consumer on the live connection, as often as it takes.
     async fn reopen(&mut self) -> Result<()> {
         let first = !self.core.opened_before();
-        let session = self.core.open_session().await?;
+        let session = self.reopening.session(&self.core).await?;
         if !first {
             let name = self.core.client.inner.short_name(&self.core.options.source.name).to_owned();
             self.core.client.inner.link.events.emit(ClientEvent::ConsumerResumed(name));
@@ -257,7 +271,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// No further delivery until [`resume`](Self::resume). What was delivered can be settled.
+    /// No further delivery until [`resume`](Self::resume), also of what has arrived already and after a loss of the
+    /// connection. What was delivered can be settled.
     ///
     /// # Errors
     /// The consumer goes on as before.
@@ -265,7 +280,9 @@ impl Consumer {
     /// # Cancel safety
     /// It is paused or not.
     pub async fn pause(&mut self) -> Result<()> {
-        self.control(Control::Pause).await
+        self.control(Control::Pause).await?;
+        self.core.set_paused(true);
+        Ok(())
     }
 
     /// Goes on after [`pause`](Self::pause).
@@ -276,7 +293,9 @@ impl Consumer {
     /// # Cancel safety
     /// It is resumed or not.
     pub async fn resume(&mut self) -> Result<()> {
-        self.control(Control::Resume).await
+        self.control(Control::Resume).await?;
+        self.core.set_paused(false);
+        Ok(())
     }
 
     /// Reads on from another position, on these partitions or (empty) on all that are assigned here. What is held
@@ -363,12 +382,8 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { session.close().await })),
-            Err(_) => {
-                session.kill();
-            }
-        }
+        let runtime = session.runtime.clone();
+        drop(runtime.spawn(async move { session.close().await }));
     }
 }
 

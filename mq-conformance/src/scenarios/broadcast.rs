@@ -1,10 +1,12 @@
 //! Broadcast: every consumer gets everything from its start on.
 
-use mq_core::Message;
+use std::time::Duration;
+
 use mq_core::driver::Start;
+use mq_core::{Kind, Message};
 
 use crate::context::Ctx;
-use crate::outcome::{Outcome, check_eq};
+use crate::outcome::{Outcome, check_eq, check_kind};
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -15,6 +17,7 @@ scenarios! {
     it_stores_no_offset [Topics, Broadcast];
     it_does_not_disturb_groups [Topics, Broadcast];
     it_resumes_after_a_cut [Topics, Broadcast] Disconnect;
+    a_failure_makes_no_copy [Topics, Broadcast, Retry];
 }
 
 async fn every_consumer_gets_everything(cx: Ctx) -> Outcome {
@@ -90,5 +93,31 @@ async fn it_resumes_after_a_cut(cx: Ctx) -> Outcome {
     .await?;
     let got = cx.drain(&mut consumer).await?;
     check_eq!(got.contains(&"probe".to_owned()), true, "what came after the cut: {got:?}");
+    Ok(())
+}
+
+/// A copy would reach all of the topic's readers; and what fails gives its place in the prefetch back.
+async fn a_failure_makes_no_copy(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    let mut broadcast = topic.broadcast().prefetch(2).open().await?;
+    let mut group = topic.group("g").open().await?;
+    for n in 0..8 {
+        topic.send(n.to_string()).await?;
+    }
+    for n in 0..8 {
+        let delivery = cx.next(&mut broadcast).await?;
+        match n % 4 {
+            0 => drop(check_kind!(delivery.retry("failed").await, Kind::Unsupported, "a retry")),
+            1 => {
+                let later = delivery.retry_after(Duration::ZERO, "failed").await;
+                check_kind!(later, Kind::Unsupported, "a retry with a pause");
+            }
+            2 => drop(check_kind!(delivery.dead_letter("bad").await, Kind::Unsupported, "a dead letter")),
+            _ => delivery.requeue().await?,
+        }
+    }
+    cx.nothing(&mut broadcast).await?;
+    check_eq!(broadcast.held(), 0, "what the broadcast holds in the end");
+    check_eq!(cx.drain(&mut group).await?.len(), 8, "what a group sees of eight messages");
     Ok(())
 }

@@ -26,6 +26,7 @@ scenarios! {
     a_deleted_queue_is_gone_for_everyone [Queues];
     many_producers_lose_nothing [Queues];
     browse_consumes_nothing [Queues, Browse];
+    browse_reads_beyond_its_prefetch [Queues, Browse];
     an_exclusive_consumer_is_alone [Queues, Exclusive];
 }
 
@@ -329,5 +330,23 @@ async fn an_exclusive_consumer_is_alone(cx: Ctx) -> Outcome {
     let (got, delivery, ..) = taken?;
     check_eq!(got, "for the next", "what the next exclusive consumer gets");
     delivery.ack()?;
+    Ok(())
+}
+
+async fn browse_reads_beyond_its_prefetch(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    let messages = (0..25).map(|n: u32| Message::text(n.to_string()).with_key("k"));
+    for result in queue.producer().build().await?.send_all(messages).await {
+        result?;
+    }
+    let wanted: Vec<_> = (0..25).map(|n| n.to_string()).collect();
+    let mut reader = queue.browse().prefetch(10).open().await?;
+    let mut seen = Vec::new();
+    while let Some(message) = reader.recv_for(cx.patience.fail_over).await? {
+        seen.push(text(&message));
+    }
+    reader.close().await?;
+    check_eq!(seen, wanted, "a browse of a prefetch of 10");
+    check_eq!(queue.list(25).await?.len(), 25, "the list of all");
     Ok(())
 }

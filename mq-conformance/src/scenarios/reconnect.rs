@@ -29,6 +29,8 @@ scenarios! {
     what_was_stalled_goes_on [Queues] Stall;
     a_queue_deleted_during_a_cut_ends_its_consumer [Queues] Disconnect;
     send_once_reports_unknown_instead_of_sending_twice [Queues] Disconnect;
+    short_waits_resume [Queues] Disconnect;
+    a_pause_holds_over_a_cut [Queues] Disconnect;
 }
 
 async fn a_send_waits_out_a_cut(cx: Ctx) -> Outcome {
@@ -313,4 +315,47 @@ async fn send_once_reports_unknown_instead_of_sending_twice(cx: Ctx) -> Outcome 
         }
     }
     Ok(())
+}
+
+/// An application that looks at many things in turn waits for each of them but shortly.
+async fn short_waits_resume(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let mut consumer = queue.consumer().open().await?;
+    cx.disconnect().await?;
+    queue.send("x").await?;
+    let until = Instant::now() + cx.patience.fail_over;
+    while Instant::now() < until {
+        if let Some(delivery) = consumer.recv_for(Duration::from_millis(1)).await? {
+            check_eq!(text(&delivery), "x", "what comes after the cut");
+            delivery.ack()?;
+            return Ok(());
+        }
+    }
+    Err(Failed::new("short waits never opened the consumer again"))
+}
+
+async fn a_pause_holds_over_a_cut(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    for n in 0..4 {
+        queue.send(n.to_string()).await?;
+    }
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["0"], "before the pause");
+    consumer.flush_acks().await?;
+    consumer.pause().await?;
+    cx.nothing(&mut consumer).await?;
+    let mut events = cx.client.events();
+    cx.disconnect().await?;
+    queue.send("4").await?;
+    let resumed =
+        async { while !matches!(events.next().await, Some(ClientEvent::ConsumerResumed(_)) | None) {} };
+    tokio::select! {
+        came = consumer.recv() => return Err(Failed::new(format!("{came:?} came during the pause"))),
+        back = timeout(cx.patience.fail_over, resumed) => check!(back.is_ok(), "the consumer did not come back"),
+    }
+    cx.nothing(&mut consumer).await?;
+    consumer.resume().await?;
+    let got: BTreeSet<_> = cx.read(&mut consumer, 4).await?.into_iter().collect();
+    check_eq!(got.into_iter().collect::<Vec<_>>(), ["1", "2", "3", "4"], "what comes after the resume");
+    cx.nothing(&mut consumer).await
 }

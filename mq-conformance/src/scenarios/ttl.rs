@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::{DeathReason, Message, QueueSpec};
+use mq_core::{DeathReason, Message, QueueSpec, Received};
 use tokio::time::sleep;
 
 use crate::context::{Ctx, text};
@@ -19,6 +19,8 @@ scenarios! {
     ttl_runs_from_the_due_time [Queues, Ttl, Delay];
     ttl_survives_a_retry [Queues, Ttl, Retry];
     a_ttl_of_zero_expires_at_once [Queues, Ttl];
+    what_was_prefetched_expires_too [Queues, Ttl, Retry];
+    what_waits_for_a_handler_expires_too [Queues, Ttl];
 }
 
 async fn an_expired_message_is_not_delivered(cx: Ctx) -> Outcome {
@@ -110,4 +112,50 @@ async fn a_ttl_of_zero_expires_at_once(cx: Ctx) -> Outcome {
     sleep(cx.patience.tick).await;
     let mut consumer = queue.consumer().open().await?;
     cx.nothing(&mut consumer).await
+}
+
+async fn what_was_prefetched_expires_too(cx: Ctx) -> Outcome {
+    let queue = cx.declare_queue(QueueSpec::new("q").with_parallelism(1).dead_letter_expired()).await?;
+    let ttl = cx.patience.tick * 5;
+    queue.send("first").await?;
+    queue.send(Message::text("old").with_ttl(ttl)).await?;
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["first"], "what comes first");
+    sleep(ttl * 2).await;
+    cx.nothing(&mut consumer).await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    let letter = cx.next(&mut dead).await?;
+    check_eq!(text(&letter), "old", "the dead letter");
+    check_eq!(letter.trail().and_then(|t| t.reason), Some(DeathReason::Expired), "its reason");
+    letter.ack()?;
+    check_eq!(consumer.held(), 0, "what the consumer holds in the end");
+    Ok(())
+}
+
+async fn what_waits_for_a_handler_expires_too(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    let ttl = cx.patience.tick * 5;
+    queue.send("slow").await?;
+    queue.send(Message::text("old").with_ttl(ttl)).await?;
+    queue.send("last").await?;
+    let (seen, mut handled) = tokio::sync::mpsc::channel(8);
+    let handler = move |message: Received| {
+        let seen = seen.clone();
+        async move {
+            if text(&message) == "slow" {
+                sleep(ttl * 2).await;
+            }
+            seen.send(text(&message)).await?;
+            Ok(())
+        }
+    };
+    let mut order = Vec::new();
+    let last = async {
+        while order.last().is_none_or(|t| t != "last") {
+            order.extend(handled.recv().await);
+        }
+    };
+    cx.ends("the run", queue.consumer().run_until(last, handler)).await??;
+    check_eq!(order, ["slow", "last"], "what reached the handler");
+    Ok(())
 }

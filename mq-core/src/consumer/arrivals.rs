@@ -23,6 +23,11 @@ impl Arrivals {
         self.list.iter().all(|a| matches!(a, Arrival::Delivery(_))).then_some(self.list.len())
     }
 
+    /// True if no message is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next >= self.list.len()
+    }
+
     /// The next message.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Incoming> {

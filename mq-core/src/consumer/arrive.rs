@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::DeathReason;
 use crate::driver::{Arrival, Incoming, Release};
+use crate::message::Message;
 
 use super::Unfit;
 use super::session::Session;
@@ -106,16 +107,17 @@ impl Session {
 
     /// Why a message must not be delivered, if so.
     pub(super) fn judge(&self, incoming: &Incoming) -> Option<Unfit> {
-        if incoming.deaths >= self.core.options.max_deaths {
+        if incoming.deaths >= self.core.options.max_deaths && self.core.settles() {
             return Some((DeathReason::Deaths, "its consumers died too often while they held it"));
         }
-        let inner = &self.core.client.inner;
-        if inner.info.core.expiry
-            && let Some(expires) = incoming.message.expires()
-            && expires <= inner.clock.now()
-        {
-            return Some((DeathReason::Expired, "it expired before it could be delivered"));
-        }
-        None
+        self.judge_expiry(&incoming.message)
+    }
+
+    /// Also where the broker judges: the message may have waited here.
+    #[inline]
+    pub(super) fn judge_expiry(&self, message: &Message) -> Option<Unfit> {
+        let expires = message.expires()?;
+        (expires <= self.core.client.inner.clock.now())
+            .then_some((DeathReason::Expired, "it expired before it could be delivered"))
     }
 }

@@ -8,7 +8,7 @@ use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::Budget;
 use crate::driver::erased::{DynConnection, DynConsumer};
-use crate::driver::{ConsumerOptions, Mode, Sort, Start};
+use crate::driver::{ConsumerOptions, Control, Mode, Sort, Start};
 use crate::error::{Error, Kind, Result};
 use crate::limits::DLQ_SUFFIX;
 
@@ -22,6 +22,8 @@ pub(crate) struct ConsumerCore {
     pub(crate) options: ConsumerOptions,
     pub(crate) retry: RetryPolicy,
     opened: AtomicBool,
+    /// Nothing is handed out until it is resumed, whatever becomes of the connection.
+    paused: AtomicBool,
     /// For a broadcast that can seek.
     pub(super) places: Option<Places>,
 }
@@ -30,11 +32,33 @@ impl ConsumerCore {
     pub(crate) fn new(client: Client, options: ConsumerOptions, retry: RetryPolicy) -> Self {
         let can_seek = client.capabilities().support(Ability::Seek).is_offered();
         let places = (options.mode == Mode::Broadcast && can_seek).then(Places::default);
-        Self { client, options, retry, opened: AtomicBool::new(false), places }
+        Self {
+            client,
+            options,
+            retry,
+            opened: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            places,
+        }
     }
 
     pub(crate) fn opened_before(&self) -> bool {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// True if this client knows that the queue keeps what has expired.
+    pub(super) fn dead_letters_expired(&self) -> bool {
+        self.settles()
+            && self.client.inner.queue_spec(&self.options.source.name).is_some_and(|q| q.dead_letter_expired)
     }
 
     /// True if deliveries of this consumer are settled with the broker: a browse and a broadcast only look.
@@ -86,6 +110,9 @@ impl ConsumerCore {
         let consumer = connection.open_consumer(&self.options).await?;
         if let Some(places) = self.places.as_ref().filter(|_| again) {
             places.restore(&*consumer).await?;
+        }
+        if self.is_paused() {
+            consumer.control(Control::Pause).await?;
         }
         Ok(consumer)
     }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::session::Session;
+use crate::backoff::Backoff;
 use crate::defaults;
+
+/// Pauses before a flush that failed is tried again: acks within the bound of a second, if the broker answers.
+const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50)).with_cap(Duration::from_secs(1));
 
 #[derive(Debug)]
 pub(crate) struct Flusher {
@@ -57,7 +62,8 @@ impl Flusher {
         let flusher = &session.flusher;
         if !flusher.running.load(Ordering::Relaxed) && !flusher.running.swap(true, Ordering::AcqRel) {
             let session = Arc::clone(session);
-            tokio::spawn(async move { session.flush_loop().await });
+            let runtime = session.runtime.clone();
+            runtime.spawn(async move { session.flush_loop().await });
         }
     }
 }
@@ -73,8 +79,14 @@ impl Session {
                 return;
             }
             flusher.flushed();
-            if let Err(error) = self.flush().await {
-                tracing::warn!(%error, "acks could not be flushed; their messages may come again");
+            let mut failures = 0;
+            while let Err(error) = self.flush().await {
+                failures += 1;
+                tracing::warn!(%error, failures, "acks could not be flushed; that is tried again");
+                tokio::time::sleep(AGAIN.next_pause(failures)).await;
+                if flusher.stopped.load(Ordering::Acquire) {
+                    return;
+                }
             }
         }
     }

@@ -73,6 +73,16 @@ impl Pump {
         }
     }
 
+    /// Waits until the task that receives has failed.
+    pub(super) async fn failure(&self) -> Error {
+        loop {
+            if let Some(error) = lock(&self.failed).take() {
+                return error;
+            }
+            self.filled.notified().await;
+        }
+    }
+
     /// Drops what waits of these partitions (empty: of all) and says how many that were.
     pub(super) fn discard(&self, partitions: &[u32]) -> i64 {
         let mut inbox = lock(&self.inbox);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::deadline::within;
 use crate::delivery::Delivery;
 use crate::driver::erased::DynConsumer;
@@ -27,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) core: Arc<ConsumerCore>,
     pub(crate) driver: Arc<dyn DynConsumer>,
     pub(crate) generation: u64,
+    /// Where its background work runs: a delivery may be settled or dropped on a thread outside of it.
+    pub(crate) runtime: Handle,
     pub(crate) credit: Credit,
     /// Deliveries of a dead session are void: nothing is settled through it any more.
     dead: AtomicBool,
@@ -56,6 +60,7 @@ impl Session {
             core,
             driver,
             generation,
+            runtime: Handle::current(),
             credit: Credit::new(prefetch),
             dead: AtomicBool::new(false),
             fence: Fence::default(),
@@ -101,6 +106,22 @@ impl Session {
         Ok(())
     }
 
+    /// As [`fill`](Self::fill) while the consumer is paused: hears of changes and of the end alone.
+    pub(super) async fn listen(
+        &self,
+        arrivals: &mut Vec<Arrival>,
+        buffer: &mut VecDeque<Incoming>,
+    ) -> Result<()> {
+        match &self.pump {
+            Some(pump) => Err(pump.failure().await),
+            None => {
+                self.driver.receive(arrivals, 0, WAIT).await?;
+                self.sort(arrivals, buffer).await;
+                Ok(())
+            }
+        }
+    }
+
     /// One receive of the driver: as many as there is credit for, or changes only while there is none.
     pub(super) async fn receive(&self, arrivals: &mut Vec<Arrival>) -> Result<()> {
         let free = self.credit.free() as usize;
@@ -117,7 +138,7 @@ impl Session {
     /// Turns an arrival into a delivery, unless it must not be delivered.
     #[inline]
     pub(crate) fn accept(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
-        let unfit = if self.core.settles() { self.judge(&incoming) } else { None };
+        let unfit = self.judge(&incoming);
         if let (Some(places), Some(at)) = (&self.core.places, incoming.position) {
             places.passed(at);
         }

@@ -40,50 +40,54 @@ impl Delivery {
     /// on meanwhile. On a topic group it is delivered again in place.
     ///
     /// # Errors
-    /// The delivery is still held, or void.
+    /// The delivery is still held, or void. [`Unsupported`](Kind::Unsupported) for a broadcast and a browse, which only look.
     ///
     /// # Cancel safety
     /// Nothing is lost; the message may be stored twice, with the same id.
     pub async fn retry(self, error: &str) -> Result<(), Unsettled> {
-        let Some(held) = &self.held else { return Ok(()) };
+        let this = self.unless_looking()?;
+        let Some(held) = &this.held else { return Ok(()) };
         let now = held.session.core.client.inner.clock.now();
-        let mut copy = self.message.clone();
+        let mut copy = this.message.clone();
         copy.trail_mut().fail(now, error);
         let failures = copy.trail().map_or(1, |t| t.failures);
         match held.session.core.retry.after(failures) {
-            Some(pause) => self.again(copy, pause).await,
-            None => self.bury(copy, DeathReason::Attempts, None).await,
+            Some(pause) => this.again(copy, pause).await,
+            None => this.bury(copy, DeathReason::Attempts, None).await,
         }
     }
 
     /// Failed: tries again after this pause, whatever the policy says about pauses and attempts.
     ///
     /// # Errors
-    /// The delivery is still held, or void.
+    /// The delivery is still held, or void. [`Unsupported`](Kind::Unsupported) for a broadcast and a browse, which only look.
     ///
     /// # Cancel safety
     /// Nothing is lost; the message may be stored twice, with the same id.
     pub async fn retry_after(self, pause: Duration, error: &str) -> Result<(), Unsettled> {
-        let Some(held) = &self.held else { return Ok(()) };
-        let mut copy = self.message.clone();
+        let this = self.unless_looking()?;
+        let Some(held) = &this.held else { return Ok(()) };
+        let mut copy = this.message.clone();
         copy.trail_mut().fail(held.session.core.client.inner.clock.now(), error);
-        self.again(copy, pause).await
+        this.again(copy, pause).await
     }
 
     /// Puts it into the dead-letter queue, with a reason for those who look there.
     ///
     /// # Errors
-    /// The delivery is still held, or void.
+    /// The delivery is still held, or void. [`Unsupported`](Kind::Unsupported) for a broadcast and a browse, which only look.
     ///
     /// # Cancel safety
     /// Nothing is lost; the message may be stored twice, with the same id.
     pub async fn dead_letter(self, why: &str) -> Result<(), Unsettled> {
-        let copy = self.message.clone();
-        self.bury(copy, DeathReason::Rejected, Some(why)).await
+        let this = self.unless_looking()?;
+        let copy = this.message.clone();
+        this.bury(copy, DeathReason::Rejected, Some(why)).await
     }
 
     /// Gives it back uncounted: it goes to another consumer, or comes here again. On a topic group it comes here
-    /// again, in front of its key, as long as its partition stays here.
+    /// again, in front of its key, as long as its partition stays here. A broadcast and a browse have nothing to give
+    /// back: there it is let go.
     ///
     /// # Errors
     /// The delivery is still held, or void.
@@ -91,11 +95,14 @@ impl Delivery {
     /// # Cancel safety
     /// It is given back or still held by the broker for this consumer until that closes.
     pub async fn requeue(self) -> Result<(), Unsettled> {
-        if self.held.as_ref().is_some_and(|h| h.session.stash.is_some()) {
-            let copy = self.message.clone();
-            return self.again_in_place(copy, Duration::ZERO);
+        match &self.held {
+            Some(held) if held.session.stash.is_some() => {
+                let copy = self.message.clone();
+                self.again_in_place(copy, Duration::ZERO)
+            }
+            Some(held) if !held.session.core.settles() => self.ack(),
+            _ => self.give_back().await,
         }
-        self.settle_with(|_| Ok(Settle::Requeue)).await
     }
 
     /// Holds it for longer, where deliveries are leased; elsewhere there is nothing to do.
@@ -156,10 +163,6 @@ impl Delivery {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.settling = true;
         let core = &held.session.core;
-        if !core.settles() {
-            self.held = None;
-            return Ok(());
-        }
         copy.trail_mut().bury(reason, core.client.inner.short_name(&core.options.source.name), error);
         copy.clear_due();
         copy.set_expires(None);
@@ -188,20 +191,15 @@ impl Delivery {
         }
     }
 
-    async fn settle_with(mut self, how: impl FnOnce(&Message) -> Result<Settle>) -> Result<(), Unsettled> {
+    async fn give_back(mut self) -> Result<(), Unsettled> {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.settling = true;
-        let result = match how(&self.message) {
-            _ if held.is_void() => Err(void()),
-            _ if !held.session.core.settles() => Ok(()),
-            Ok(how) => held.session.settle(held, how).await,
-            Err(e) => Err(e),
-        };
-        match result {
+        let given =
+            if held.is_void() { Err(void()) } else { held.session.settle(held, Settle::Requeue).await };
+        match given {
             Ok(()) => {
-                if let Some(held) = self.held.take() {
-                    held.session.settled();
-                }
+                held.session.settled();
+                self.held = None;
                 Ok(())
             }
             Err(error) => {
@@ -211,32 +209,13 @@ impl Delivery {
         }
     }
 
-    /// Dead-letters what must not be delivered, without holding up the receiver.
-    pub(crate) fn bury_in_background(&mut self, reason: DeathReason, error: &'static str) {
-        let message = std::mem::replace(&mut self.message, Message::new(""));
-        let taken = Self { message, held: self.held.take() };
-        tokio::spawn(taken.bury_or_drop(reason, error));
-    }
-
-    async fn bury_or_drop(self, reason: DeathReason, error: &'static str) {
-        let Some(held) = &self.held else { return };
-        let core = &held.session.core;
-        let keep = reason != DeathReason::Expired
-            || core.client.inner.queue_spec(&core.options.source.name).is_some_and(|q| q.dead_letter_expired);
-        let copy = self.message.clone();
-        let outcome = if keep {
-            self.bury(copy, reason, Some(error)).await
-        } else {
-            tracing::debug!(id = ?self.message.id(), "an expired message is dropped");
-            self.ack()
-        };
-        if let Err(mut unsettled) = outcome {
-            tracing::warn!(error = %unsettled.error, "a message could not be dead-lettered; it comes again");
-            if let Some(held) = &mut unsettled.delivery.held {
-                held.settling = true;
-            }
-            drop(unsettled);
+    /// A copy of what is only looked at would be one that nobody asked for.
+    fn unless_looking(self) -> Result<Self, Unsettled> {
+        if self.held.as_ref().is_none_or(|h| h.session.core.settles()) {
+            return Ok(self);
         }
+        let text = "a broadcast and a browse only look: nothing can be retried or dead-lettered; use a group or a consumer";
+        Err(Unsettled { error: Error::unsupported(text), delivery: Box::new(self) })
     }
 }
 
@@ -248,7 +227,7 @@ impl Held {
     }
 
     /// A void delivery still counts in the prefetch of a session that lives on.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         if !self.session.is_dead() {
             self.session.settled();
         }
@@ -269,42 +248,10 @@ impl Held {
         }
         self.session.settled();
     }
-
-    /// A delivery was dropped unsettled.
-    pub(crate) fn dropped(mut self, message: Message) {
-        if self.is_void() || std::mem::replace(&mut self.returning, true) {
-            return self.let_go();
-        }
-        if !self.session.core.settles() {
-            // A browse and a broadcast have nothing to settle; this is how their deliveries usually end.
-            if self.session.acknowledge(&self).is_err() {
-                tracing::debug!("a delivery of an ended session was dropped");
-            }
-            return;
-        }
-        let settling = self.settling;
-        if !settling {
-            tracing::warn!(id = ?message.id(), "a delivery was dropped unsettled; it is retried now");
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let delivery = Delivery { message, held: Some(self) };
-        runtime.spawn(async move {
-            let outcome = if settling {
-                delivery.requeue().await
-            } else {
-                delivery.retry_after(Duration::ZERO, "dropped unsettled").await
-            };
-            if let Err(mut unsettled) = outcome {
-                tracing::warn!(error = %unsettled.error, "a dropped delivery stays with this consumer until it closes");
-                // Not again from here: that would loop.
-                unsettled.delivery.held = None;
-            }
-        });
-    }
 }
 
 impl Session {
-    fn acknowledge(self: &Arc<Self>, held: &Held) -> Result<()> {
+    pub(super) fn acknowledge(self: &Arc<Self>, held: &Held) -> Result<()> {
         if held.is_void() {
             return Err(void());
         }

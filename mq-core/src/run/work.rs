@@ -23,7 +23,12 @@ enum Ended {
 
 /// Calls the handler and settles what it leaves unsettled.
 pub(super) async fn handle(work: Work, deliveries: Vec<Delivery>, timeout: Duration, tally: &Tally) {
-    let (messages, slots): (Vec<Received>, Vec<Slot>) = deliveries.into_iter().map(Received::new).unzip();
+    // They may have waited for their turn.
+    let fresh = deliveries.into_iter().filter_map(Delivery::unless_expired);
+    let (messages, slots): (Vec<Received>, Vec<Slot>) = fresh.map(Received::new).unzip();
+    if messages.is_empty() {
+        return;
+    }
     let ended = call(&work, messages, timeout).await;
     for slot in slots {
         let delivery = lock(&slot).take();
@@ -60,6 +65,10 @@ async fn settle(mut delivery: Delivery, ended: &Ended, tally: &Tally) {
             Ok(()) => return,
             Err(unsettled) if unsettled.error.kind() == Kind::Fenced => {
                 tracing::debug!(error = %unsettled.error, "a handled message comes again");
+                return;
+            }
+            Err(unsettled) if unsettled.error.kind() == Kind::Unsupported => {
+                tracing::warn!(error = %unsettled.error, "a message failed that cannot be tried again");
                 return;
             }
             Err(unsettled) => {

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod common;
+mod consumer;
 mod crash;
 mod cut;
 mod exchange;
