@@ -313,7 +313,7 @@ impl KafkaConfig {
                     let session = self.session_timeout.as_millis();
                     c.set("partition.assignment.strategy", "cooperative-sticky")
                         .set("session.timeout.ms", session.to_string())
-                        .set("heartbeat.interval.ms", (session / 4).clamp(1, 1000).to_string());
+                        .set("heartbeat.interval.ms", (session / 20).clamp(1, 500).to_string());
                 }
                 GroupProtocol::Consumer => {
                     c.set("group.protocol", "consumer");

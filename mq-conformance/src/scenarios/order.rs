@@ -1,8 +1,11 @@
 //! Order: one producer's messages, at one consumer, as long as nothing is retried or re-sent.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use futures_util::future::try_join_all;
 use mq_core::{Message, Order};
+use tokio::time::Instant;
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq};
@@ -111,21 +114,42 @@ async fn each_competing_consumer_sees_keys_in_order(cx: Ctx) -> Outcome {
     for result in producer.send_all(numbered(150, 5)).await {
         result?;
     }
-    let mut total = 0;
-    for consumer in &mut consumers {
-        let mut got = Vec::new();
-        while let Some(delivery) = consumer.recv_for(cx.patience.quiet).await? {
-            let key = String::from_utf8_lossy(delivery.key().unwrap_or_default()).into_owned();
-            got.push((key, text(&delivery).parse().unwrap_or(usize::MAX)));
-            delivery.ack()?;
-        }
-        total += got.len();
+    let came = AtomicUsize::new(0);
+    let got = try_join_all(consumers.iter_mut().map(|c| share(&cx, c, &came, 150))).await?;
+    let mut numbers = Vec::new();
+    for share in got {
         if cx.client.capabilities().order != Order::None {
-            rising(&got)?;
+            rising(&share)?;
         }
+        numbers.extend(share.into_iter().map(|(_, n)| n));
     }
-    check_eq!(total, 150, "deliveries of all consumers");
+    numbers.sort_unstable();
+    check_eq!(numbers, (0..150).collect::<Vec<_>>(), "what all consumers got together");
     Ok(())
+}
+
+/// What one of several consumers gets, until all have come and nothing more does: in the beginning partitions may
+/// still change hands.
+async fn share(
+    cx: &Ctx,
+    consumer: &mut mq_core::Consumer,
+    came: &AtomicUsize,
+    all: usize,
+) -> Outcome<Vec<(String, usize)>> {
+    let mut got = Vec::new();
+    let deadline = Instant::now() + cx.patience.fail_over;
+    loop {
+        let Some(delivery) = consumer.recv_for(cx.patience.quiet).await? else {
+            if came.load(Relaxed) >= all || Instant::now() > deadline {
+                return Ok(got);
+            }
+            continue;
+        };
+        came.fetch_add(1, Relaxed);
+        let key = String::from_utf8_lossy(delivery.key().unwrap_or_default()).into_owned();
+        got.push((key, text(&delivery).parse().unwrap_or(usize::MAX)));
+        delivery.ack()?;
+    }
 }
 
 async fn partitions_keep_the_order_of_a_key(cx: Ctx) -> Outcome {

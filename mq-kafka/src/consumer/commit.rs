@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use mq_core::{Error, Result};
+use mq_core::{Error, Kind, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::runtime::Handle;
@@ -19,6 +19,10 @@ use crate::{error, lock, topology};
 
 /// A commit begins this long after the one before it, at the earliest: what is acknowledged meanwhile goes along.
 const PACE: Duration = Duration::from_millis(5);
+/// The same for the last commit of a consumer.
+const LAST: Duration = Duration::from_secs(1);
+/// Pause before a commit is tried again.
+const RETRY: Duration = Duration::from_millis(20);
 /// How long a commit is tried again while the group is between two generations or a transaction holds a partition.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -34,6 +38,8 @@ pub(super) struct Commits {
 struct Asked {
     number: u64,
     stop: bool,
+    /// Nobody commits any more.
+    over: bool,
 }
 
 /// The last commit that ended.
@@ -78,7 +84,7 @@ impl Commits {
             }
             drop(round);
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || asked.over {
                 return false;
             }
             asked = self.wake.wait_timeout(asked, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
@@ -98,6 +104,7 @@ impl Commits {
                 return Some(asked.number);
             }
             if asked.stop {
+                asked.over = true;
                 return None;
             }
             asked = self.wake.wait(asked).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -168,10 +175,12 @@ fn pause(time: Duration) {
 }
 
 fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec<Stored>) -> Result<()> {
-    let deadline = Instant::now() + SETTLE;
+    let began = Instant::now();
+    let deadline = began + SETTLE;
+    let patience = || if shared.is_stopping() { LAST } else { SETTLE };
     loop {
         // What a transaction holds is committed after it; with it goes what was acknowledged before.
-        let Some(stored) = shared.to_commit(deadline) else { return Ok(()) };
+        let Some(stored) = shared.to_commit(deadline) else { break };
         let sent =
             list_of(&shared.plan.topic, &stored).and_then(|list| consumer.commit(&list, CommitMode::Sync));
         if sent.is_ok() {
@@ -183,12 +192,22 @@ fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec
         }
         match sent {
             // What was acknowledged meanwhile is for the next round.
-            Ok(()) if !shared.waits_for_transaction() => return Ok(()),
+            Ok(()) if !shared.waits_for_transaction() => break,
             Ok(()) => {}
-            Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress)) if Instant::now() < deadline => {
-                pause(PACE);
+            Err(KafkaError::ConsumerCommit(code)) if passes(code) && began.elapsed() < patience() => {
+                pause(RETRY);
             }
             Err(failed) => return Err(error::of("the acks were not stored", failed)),
         }
     }
+    if shared.acks_were_lost() {
+        let text = "the acks were not stored before their partitions went away; the messages come again";
+        return Err(Error::new(Kind::Fenced, text).with_backend(error::BACKEND));
+    }
+    Ok(())
+}
+
+/// The group is between two generations: once it has settled, what is still held here can be stored.
+fn passes(code: Code) -> bool {
+    matches!(code, Code::RebalanceInProgress | Code::IllegalGeneration | Code::UnknownMemberId)
 }

@@ -1,5 +1,6 @@
 //! What librdkafka calls back while the reading thread polls: rebalances and errors.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,6 +44,19 @@ impl ClientContext for Reading {
     fn error(&self, error: KafkaError, reason: &str) {
         self.events.native_error(&error, reason);
     }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.shared.is_steady.store(is_steady(statistics), Ordering::Release);
+    }
+}
+
+/// How often the native client tells of its state, in milliseconds.
+pub(super) const TOLD: &str = "500";
+
+/// True if the member takes part in no rebalance: nothing else of the native client tells.
+fn is_steady(statistics: &[u8]) -> bool {
+    const STEADY: &[u8] = br#""join_state":"steady""#;
+    statistics.windows(STEADY.len()).any(|w| w == STEADY)
 }
 
 impl ConsumerContext for Reading {
@@ -61,6 +75,9 @@ impl ConsumerContext for Reading {
 
 impl Reading {
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Result<()> {
+        if self.shared.is_stopping() {
+            return self.pass_by(consumer, partitions);
+        }
         let stored = if partitions.is_empty() { Ok(Vec::new()) } else { self.stored(consumer, partitions) };
         let failed = |e| error::of("the assignment was not taken over", e);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
@@ -83,6 +100,15 @@ impl Reading {
         consumer.incremental_assign(&list).map_err(failed)?;
         self.shared.stirred.notify_all();
         Ok(())
+    }
+
+    /// Too late: nothing of it is delivered, and nothing is stored for it.
+    fn pass_by(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Result<()> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.shared.plan.topic, *partition);
+        }
+        consumer.incremental_assign(&list).map_err(|e| error::of("the assignment was not taken over", e))
     }
 
     /// A former owner that did not leave in order died: one more for all that it may have held.
@@ -133,8 +159,8 @@ impl Reading {
     ) -> Result<()> {
         let shared = &self.shared;
         let held = shared.leaving(partitions);
-        if !consumer.assignment_lost() && !shared.is_stopping() {
-            if held {
+        if !consumer.assignment_lost() {
+            if held && !shared.is_stopping() {
                 let numbers = partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
                 shared.announce(|number| Arrival::Revoking(numbers, release(shared, number)), RELEASE);
             }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
@@ -24,10 +25,12 @@ use crate::{convert, error};
 
 /// Longest wait in one poll: how late a command is heard at most.
 const POLL: Duration = Duration::from_millis(50);
+/// The same while the thread waits for another one.
+const STEP: Duration = Duration::from_millis(5);
 /// How long the thread waits for room before it pauses the partitions: pausing drops what was fetched.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a consumer that is closed waits for the end of its join.
-const LEAVE: Duration = Duration::from_secs(2);
+/// How long a consumer that is closed waits for the end of a rebalance.
+const LEAVE: Duration = Duration::from_secs(4);
 /// Most messages of one hand-over.
 const BATCH: usize = 1024;
 
@@ -36,6 +39,9 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     // Reading without a group needs a name all the same; nobody joins it and nothing is stored under it.
     let group = shared.plan.group.as_deref().unwrap_or("mq.none");
     let mut config = link.config.consumer(group);
+    if shared.plan.settles() {
+        config.set("statistics.interval.ms", hooks::TOLD);
+    }
     if shared.plan.browse {
         config.set("enable.partition.eof", "true");
     }
@@ -48,7 +54,8 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
         runtime: Handle::current(),
         done: BTreeMap::new(),
     });
-    let reader = Reader { shared: Arc::clone(shared), consumer, left: BTreeSet::new(), trim };
+    let shared = Arc::clone(shared);
+    let reader = Reader { shared, consumer, left: BTreeSet::new(), trim, paused: false, held: 0 };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
     spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
 }
@@ -59,6 +66,9 @@ struct Reader {
     /// Partitions that a browse has not read to the end.
     left: BTreeSet<i32>,
     trim: Option<Trim>,
+    paused: bool,
+    /// The epoch for which the pause, or its absence, was set.
+    held: u32,
 }
 
 impl Reader {
@@ -74,12 +84,16 @@ impl Reader {
                 .spawn(move || commit::run(&shared, &consumer, trim))
         });
         self.read();
-        self.join();
+        self.settle_down();
         self.shared.leaving(&self.shared.partitions());
         // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
         self.shared.commits.ask();
         self.shared.commits.stop();
         if let Some(Ok(thread)) = committer {
+            // A rebalance that goes on has to be heard, or what is acknowledged could not be stored.
+            while !thread.is_finished() {
+                drop(self.consumer.poll(STEP));
+            }
             // A panic there was reported by the panic hook; the acks since then are lost, no message is.
             drop(thread.join());
         }
@@ -94,10 +108,17 @@ impl Reader {
         shared.arrived.notify_one();
     }
 
-    /// Who leaves while it joins is waited for by the others until its session ends.
-    fn join(&self) {
+    /// The close of a member without partitions tells the group nothing while a rebalance goes on: the others would
+    /// wait for it until its session ends.
+    fn settle_down(&self) {
         let deadline = Instant::now() + LEAVE;
-        while self.shared.plan.settles() && !self.shared.has_joined() && Instant::now() < deadline {
+        // What is known is from before: the next report counts.
+        self.shared.is_steady.store(false, Ordering::Release);
+        while self.shared.plan.settles()
+            && self.shared.partitions().is_empty()
+            && !self.shared.is_steady.load(Ordering::Acquire)
+            && Instant::now() < deadline
+        {
             drop(self.consumer.poll(POLL));
         }
     }
@@ -128,34 +149,34 @@ impl Reader {
 
     fn read(&mut self) {
         let mut batch = Vec::new();
-        let mut paused = false;
         while !self.shared.is_stopping() {
             while let Some(command) = self.shared.next_command() {
                 control::obey(&self.shared, &self.consumer, command);
             }
-            let wait = if paused { Duration::ZERO } else { PATIENCE };
+            let wait = if self.paused { Duration::ZERO } else { PATIENCE };
             let room = self.shared.room(wait);
-            if room == 0 && !paused {
-                paused = self.hold(true);
-            } else if room > 0 && paused {
-                paused = self.hold(false);
-            }
+            self.hold(room == 0);
             // While it is paused nothing but events arrives, and what slips through is kept.
             self.fetch(room.clamp(1, BATCH), &mut batch);
             self.shared.hand_over(&mut batch);
         }
     }
 
-    /// Pauses or resumes all partitions; true if they are paused now.
-    fn hold(&self, pause: bool) -> bool {
+    /// Pauses or resumes all partitions, if that is new or some of them are: the native client neither pauses what
+    /// is assigned after a pause, nor resumes what it was given back since.
+    fn hold(&mut self, pause: bool) {
+        let epoch = self.shared.epoch();
+        if pause == self.paused && epoch == self.held {
+            return;
+        }
         let done = self
             .consumer
             .assignment()
             .and_then(|all| if pause { self.consumer.pause(&all) } else { self.consumer.resume(&all) });
-        if let Err(failed) = &done {
-            tracing::debug!(target: "mq_kafka", error = %failed, pause, "pause or resume");
+        match done {
+            Ok(()) => (self.paused, self.held) = (pause, epoch),
+            Err(failed) => tracing::debug!(target: "mq_kafka", error = %failed, pause, "pause or resume"),
         }
-        pause == done.is_ok()
     }
 
     /// One poll that waits, then as many that do not as there is room.

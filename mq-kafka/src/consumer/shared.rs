@@ -1,6 +1,7 @@
 //! What a consumer's threads and its async side share.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(super) stirred: Condvar,
     pub(super) commits: Commits,
     pub(super) ended: watch::Sender<bool>,
+    /// The member takes part in no rebalance, as far as is known.
+    pub(super) is_steady: AtomicBool,
     native: OnceLock<Weak<BaseConsumer<Reading>>>,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct State {
     stopping: bool,
     /// A browse has read all.
     exhausted: bool,
+    /// Partitions went away before their acks were stored, and no flush has told so.
+    acks_lost: bool,
     death: Option<Error>,
     commands: VecDeque<super::control::Command>,
     /// Hooks that were released.
@@ -60,6 +65,8 @@ struct Part {
     deaths: Deaths,
     /// Moves with each change of the tracker that a commit would show.
     version: u64,
+    /// The version of the last ack.
+    acked: u64,
     confirmed: u64,
     /// What lies below was purged.
     purged: i64,
@@ -120,6 +127,7 @@ impl Shared {
             stirred: Condvar::new(),
             commits: Commits::default(),
             ended: watch::Sender::new(false),
+            is_steady: AtomicBool::new(false),
             native: OnceLock::new(),
         }
     }
@@ -212,7 +220,11 @@ impl Shared {
             } else {
                 !part.tracker.leaves_out(offset)
             };
-            if offset < part.purged || !fresh {
+            if !fresh {
+                continue;
+            }
+            if offset < part.purged {
+                part.version += u64::from(part.tracker.ack(offset));
                 continue;
             }
             let deaths = part.deaths.of(offset);
@@ -286,7 +298,8 @@ impl Shared {
         state.ready.retain(|i| !comes_from(i, partitions));
         let mut numbers = Vec::new();
         for partition in partitions {
-            if state.parts.remove(partition).is_some() {
+            if let Some(part) = state.parts.remove(partition) {
+                state.acks_lost |= part.acked > part.confirmed;
                 numbers.extend(u32::try_from(*partition).ok());
             }
         }
@@ -295,6 +308,11 @@ impl Shared {
         }
         drop(state);
         self.arrived.notify_one();
+    }
+
+    /// True if acks went with their partition since this was asked the last time.
+    pub(super) fn acks_were_lost(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).acks_lost)
     }
 
     /// Records acks; those that are void are told as lost.
@@ -307,6 +325,7 @@ impl Shared {
                 Some(part) if tag.consumer == self.id => {
                     if part.tracker.ack(offset) {
                         part.version += 1;
+                        part.acked = part.version;
                     }
                 }
                 _ => void.push(*tag),
@@ -524,12 +543,6 @@ impl Shared {
 
     pub(super) fn next_command(&self) -> Option<super::control::Command> {
         lock(&self.state).commands.pop_front()
-    }
-
-    /// The group has said who reads what, or nothing can come of it.
-    pub(super) fn has_joined(&self) -> bool {
-        let state = lock(&self.state);
-        state.joined || state.death.is_some()
     }
 
     /// Waits for the first assignment, at most this long. True if it came.

@@ -1,0 +1,108 @@
+//! Receiving and acknowledging.
+
+use super::*;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        what_is_acknowledged_out_of_order_stays_so_over_a_restart,
+        a_requeued_message_comes_again,
+        close_is_quick_with_deliveries_held,
+        a_slow_consumer_is_paused_and_goes_on,
+        a_death_is_counted_and_acks_survive_it
+    ]
+}
+
+async fn what_is_acknowledged_out_of_order_stays_so_over_a_restart() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("ahead", 1).await;
+    bed.texts(&Target::queue(&queue), 6).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(6).await;
+    let odd: Vec<_> = got.into_iter().filter(|d| d.tag.seq % 2 == 1).collect();
+    inbox.ack(&odd).await;
+    inbox.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    let rest = inbox.take(3).await;
+    assert_eq!(texts(&rest), ["0", "2", "4"]);
+    inbox.nothing().await;
+    inbox.ack(&rest).await;
+    inbox.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn a_requeued_message_comes_again() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("requeue", 1).await;
+    bed.texts(&Target::queue(&queue), 3).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(3).await;
+    inbox.consumer.settle(got[1].tag, Settle::Requeue).await.unwrap();
+    let again = inbox.take(1).await;
+    assert_eq!(texts(&again), ["1"]);
+    inbox.ack(&got).await;
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn close_is_quick_with_deliveries_held() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("close", 4).await;
+    bed.texts(&Target::queue(&queue), 20).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(20).await;
+    inbox.consumer.ack(&[got[3].tag]);
+    let began = Instant::now();
+    inbox.close().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let mut inbox = bed.shared(&queue).await;
+    assert_eq!(inbox.take(19).await.len(), 19, "a close stores what was acknowledged");
+    inbox.nothing().await;
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn a_slow_consumer_is_paused_and_goes_on() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("slow", 2).await;
+    bed.texts(&Target::queue(&queue), 300).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 10;
+    let mut inbox = bed.consumer(options).await;
+    let mut all = inbox.take(1).await;
+    // Longer than the reader's patience.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    while all.len() < 300 {
+        let got = inbox.take(1).await;
+        inbox.consumer.ack(&[got[0].tag]);
+        all.extend(got);
+    }
+    assert_eq!(sorted(&all), (0..300).collect::<Vec<_>>());
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn a_death_is_counted_and_acks_survive_it() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("death", 1).await;
+    bed.texts(&Target::queue(&queue), 2).await;
+    run_victim(&queue).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(1).await;
+    assert_eq!((texts(&got), got[0].deaths), (vec!["0".to_owned()], 1));
+    inbox.close().await;
+    // A clean leave counts nothing, and the count stays.
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(1).await;
+    assert_eq!(got[0].deaths, 1);
+    inbox.ack(&got).await;
+    bed.texts(&Target::queue(&queue), 1).await;
+    let fresh = inbox.take(1).await;
+    inbox.nothing().await;
+    inbox.ack(&fresh).await;
+    inbox.close().await;
+    bed.close().await;
+}

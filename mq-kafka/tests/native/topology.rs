@@ -1,0 +1,97 @@
+//! Declaring, describing, purging, trimming.
+
+use super::*;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        declaring_again_compares,
+        depth_lag_and_partitions,
+        purge_empties_a_queue,
+        what_is_acknowledged_is_removed_from_a_queues_log
+    ]
+}
+
+async fn declaring_again_compares() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("again", 3).await;
+    let same = Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(3));
+    assert_eq!(bed.connection.apply(&same).await.unwrap(), Applied::Unchanged);
+    let other = Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(4));
+    let refused = bed.connection.apply(&other).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.context("property")), (Kind::AlreadyExists, Some("parallelism")));
+    let refused = bed.connection.apply(&Change::DeclareTopic(TopicSpec::new(&queue))).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.context("property")), (Kind::AlreadyExists, Some("sort")));
+    let topic = bed.topic("kept", 3).await;
+    let other = TopicSpec::new(&topic).with_partitions(3).with_retention(Duration::from_secs(60));
+    let refused = bed.connection.apply(&Change::DeclareTopic(other)).await.unwrap_err();
+    assert_eq!(refused.context("property"), Some("retention"));
+    bed.close().await;
+}
+
+async fn depth_lag_and_partitions() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("depth", 2).await;
+    let depth = async || match bed.connection.describe(&Query::Depth(queue.clone())).await.unwrap() {
+        Described::Depth(depth) => depth.ready,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(depth().await, Count::Exact(0));
+    bed.texts(&Target::queue(&queue), 9).await;
+    assert_eq!(depth().await, Count::AtMost(9));
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(9).await;
+    inbox.ack(&got).await;
+    assert_eq!(depth().await, Count::Exact(0));
+    let asked = Query::Partitions(queue.clone());
+    let Described::Partitions(ranges) = bed.connection.describe(&asked).await.unwrap() else { panic!() };
+    assert_eq!((ranges.len(), ranges.iter().map(|r| r.latest - r.earliest).sum::<u64>()), (2, 9));
+    let lag = Query::Lag { topic: queue.clone(), group: name("nobody") };
+    let Described::Lag(lag) = bed.connection.describe(&lag).await.unwrap() else { panic!() };
+    assert_eq!(lag.len(), 2);
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn purge_empties_a_queue() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("purge", 2).await;
+    bed.texts(&Target::queue(&queue), 30).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 4;
+    let mut inbox = bed.consumer(options).await;
+    let held = inbox.take(2).await;
+    let purged = bed.connection.apply(&Change::Purge(queue.clone())).await.unwrap();
+    assert!(matches!(purged, Applied::Purged(Count::AtMost(30))), "{purged:?}");
+    inbox.nothing().await;
+    inbox.ack(&held).await;
+    bed.send(&Target::queue(&queue), [Message::text("30")]).await;
+    assert_eq!(texts(&inbox.take(1).await), ["30"]);
+    inbox.close().await;
+    bed.close().await;
+}
+
+async fn what_is_acknowledged_is_removed_from_a_queues_log() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("trim", 1).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 2000;
+    let mut inbox = bed.consumer(options).await;
+    for _ in 0..12 {
+        bed.texts(&Target::queue(&queue), 1000).await;
+        let got = inbox.take(1000).await;
+        inbox.ack(&got).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let asked = bed.connection.describe(&Query::Partitions(queue.clone())).await.unwrap();
+        let Described::Partitions(ranges) = asked else { panic!() };
+        if ranges[0].earliest >= 10_000 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{ranges:?}");
+    }
+    bed.texts(&Target::queue(&queue), 1).await;
+    assert_eq!(inbox.take(1).await.len(), 1);
+    inbox.close().await;
+    bed.close().await;
+}
