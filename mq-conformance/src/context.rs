@@ -1,6 +1,7 @@
 //! What a scenario works with.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::{
@@ -9,7 +10,7 @@ use mq_core::{
 use mq_core::{Sharing, Topology};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::harness::{Hook, Patience, Setup};
+use crate::harness::{Hook, Patience, Setup, Sweep};
 use crate::outcome::{Failed, Outcome};
 
 /// A client of a fresh namespace, and the means to wait for what is promised.
@@ -27,6 +28,11 @@ impl Ctx {
     pub(crate) async fn new(setup: Setup, patience: Patience, prefix: String) -> mq_core::Result<Self> {
         let client = (setup.connect)(ClientOptions::new().with_prefix(&prefix)).await?;
         Ok(Self { client, patience, setup, prefix })
+    }
+
+    /// How to remove what the scenario leaves behind, and the prefix of its names.
+    pub(crate) fn sweep(&self) -> Option<(Sweep, String)> {
+        Some((Arc::clone(self.setup.sweep.as_ref()?), self.prefix.clone()))
     }
 
     /// Options with the scenario's prefix.

@@ -11,6 +11,7 @@ use mq_core::{Ability, Client, ClientOptions, Registry, Result};
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Connect = Arc<dyn Fn(ClientOptions) -> Boxed<Result<Client>> + Send + Sync>;
 pub(crate) type Hook = Arc<dyn Fn() -> Boxed<std::result::Result<(), String>> + Send + Sync>;
+pub(crate) type Sweep = Arc<dyn Fn(String) -> Boxed<()> + Send + Sync>;
 type SetUp = Arc<dyn Fn() -> Boxed<std::result::Result<Setup, String>> + Send + Sync>;
 
 /// How long a scenario waits for what a backend owes. These are the backend's own statements; no scenario sleeps
@@ -104,6 +105,7 @@ pub struct Setup {
     pub(crate) disconnect: Option<Hook>,
     /// How to stall, and how to go on.
     pub(crate) stall: Option<(Hook, Hook)>,
+    pub(crate) sweep: Option<Sweep>,
 }
 
 impl Setup {
@@ -119,6 +121,7 @@ impl Setup {
             restart: None,
             disconnect: None,
             stall: None,
+            sweep: None,
         }
     }
 
@@ -168,6 +171,20 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// How to remove everything whose name begins with a scenario's prefix, for a broker that many objects slow down.
+    /// Called when the scenario has ended; what it fails to remove stays.
+    #[must_use]
+    pub fn with_sweep<F, Fut>(mut self, sweep: F) -> Self
+    where
+        F: Fn(String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.sweep = Some(Arc::new(move |prefix| Box::pin(sweep(prefix))));
+        self
+    }
+}
+
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Setup")
@@ -201,6 +218,7 @@ pub struct Harness {
     pub(crate) refuses: Vec<Ability>,
     pub(crate) virtual_time: bool,
     pub(crate) shared: bool,
+    pub(crate) at_once: Option<usize>,
 }
 
 impl Harness {
@@ -218,6 +236,7 @@ impl Harness {
             refuses: Vec::new(),
             virtual_time: false,
             shared: true,
+            at_once: None,
         }
     }
 
@@ -247,6 +266,14 @@ impl Harness {
     #[must_use]
     pub fn own_broker(mut self) -> Self {
         self.shared = false;
+        self
+    }
+
+    /// So many scenarios at once, unless the command line says otherwise: for a broker that makes them wait more than
+    /// work. Default one for each core.
+    #[must_use]
+    pub fn at_once(mut self, scenarios: usize) -> Self {
+        self.at_once = Some(scenarios);
         self
     }
 }

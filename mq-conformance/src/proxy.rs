@@ -58,10 +58,18 @@ impl Proxy {
     /// # Errors
     /// No port can be bound, or `upstream` is not on the loopback interface: faults are made at home only.
     pub async fn start(upstream: SocketAddr) -> std::io::Result<Self> {
+        Self::start_at(0, upstream).await
+    }
+
+    /// As [`start`](Self::start), on this port: for a broker that tells its clients where to connect to.
+    ///
+    /// # Errors
+    /// The port cannot be bound, or `upstream` is not on the loopback interface.
+    pub async fn start_at(port: u16, upstream: SocketAddr) -> std::io::Result<Self> {
         if !upstream.ip().is_loopback() {
             return Err(std::io::Error::other("the fault proxy forwards to the loopback interface only"));
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let (mode, _) = watch::channel(Mode { fault: Fault::None, generation: 0, reset: false });
         let (accepted, forwarded) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

@@ -32,10 +32,13 @@ static TURN: RwLock<()> = RwLock::new(());
 /// `conformance/<name>.jsonl` in the target folder (or in the folder that `MQ_CONFORMANCE_RESULTS` names).
 #[must_use]
 pub fn run(harness: Harness) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(harness.at_once);
     let harness = Arc::new(harness);
     let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
-    let trials = scenarios::all().map(|s| trial(s, &harness, &reports)).collect();
+    // Those that run alone come last: they would hold the others up.
+    let (many, alone): (Vec<_>, Vec<_>) = scenarios::all().partition(|s| s.hooks == Hooks::None);
+    let trials = many.into_iter().chain(alone).map(|s| trial(s, &harness, &reports)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +170,7 @@ async fn scene(harness: &Harness, scenario: &'static Scenario) -> Ended {
         Ok(cx) => cx,
         Err(failed) => return Ended::early(Err(failed)),
     };
-    let client = cx.client.clone();
+    let (client, sweep) = (cx.client.clone(), cx.sweep());
     let (capabilities, product) = (*client.capabilities(), client.product().to_owned());
     let missing = scenario.needs.iter().copied().find(|a| !cx.can(*a));
     let outcome = if let Some(ability) = missing {
@@ -180,6 +183,9 @@ async fn scene(harness: &Harness, scenario: &'static Scenario) -> Ended {
     let (outcome, refused) = conditional(scenario, &capabilities, outcome, missing);
     // The scenario is over; what its client says to a close is not its matter.
     let _ = client.close().await;
+    if let Some((sweep, prefix)) = sweep {
+        sweep(prefix).await;
+    }
     Ended { outcome, backend: Some(capabilities), product, refused }
 }
 

@@ -8,7 +8,7 @@ use mq_core::driver::Target;
 use mq_core::protocol::headers::{derived_id, encode, encode_route};
 use mq_core::protocol::values::{from_bytes, to_bytes};
 use mq_core::protocol::{Field, Natives, Parts, Route, Value};
-use mq_core::{DeathReason, Message, Timestamp};
+use mq_core::{Message, Timestamp};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
@@ -91,23 +91,21 @@ fn fields(parts: &mut Parts, record: &BorrowedMessage<'_>) {
 
 /// The message in a record, all of it copied.
 ///
-/// The client's access to headers panics on a name that is not UTF-8. Such a message comes without its headers
-/// and is marked as malformed.
-pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
+/// The client's access to headers panics on a name that is not UTF-8. Such a message comes without its headers,
+/// and with the reason.
+pub(crate) fn message(record: &BorrowedMessage<'_>) -> (Message, Option<&'static str>) {
     if record.headers().is_none() {
-        return finish(parts(record), record);
+        return (finish(parts(record), record), None);
     }
     let read = catch_unwind(AssertUnwindSafe(|| {
         let mut parts = parts(record);
         fields(&mut parts, record);
         finish(parts, record)
     }));
-    read.unwrap_or_else(|_| {
-        let mut message = finish(parts(record), record);
-        let source = record.topic();
-        message.trail_mut().bury(DeathReason::Malformed, source, Some("the name of a header is not UTF-8"));
-        message
-    })
+    match read {
+        Ok(message) => (message, None),
+        Err(_) => (finish(parts(record), record), Some("the name of one of its headers is not UTF-8")),
+    }
 }
 
 fn parts(record: &BorrowedMessage<'_>) -> Parts {

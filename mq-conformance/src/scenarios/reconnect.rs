@@ -34,7 +34,7 @@ scenarios! {
 }
 
 async fn a_send_waits_out_a_cut(cx: Ctx) -> Outcome {
-    let queue = cx.queue("q").await?;
+    let queue = cx.ordered_queue("q").await?;
     queue.send("before").await?;
     cx.disconnect().await?;
     cx.ends("a send after a cut", queue.send("after")).await??;

@@ -107,6 +107,9 @@ impl Session {
 
     /// Why a message must not be delivered, if so.
     pub(super) fn judge(&self, incoming: &Incoming) -> Option<Unfit> {
+        if let Some(why) = incoming.unreadable.filter(|_| self.core.settles()) {
+            return Some((DeathReason::Malformed, why));
+        }
         if incoming.deaths >= self.core.options.max_deaths && self.core.settles() {
             return Some((DeathReason::Deaths, "its consumers died too often while they held it"));
         }

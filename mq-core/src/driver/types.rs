@@ -413,6 +413,8 @@ pub struct Incoming {
     pub deaths: u32,
     /// Where it lies, for a topic.
     pub position: Option<Position>,
+    /// Why the message could not be read as a whole: it is dead-lettered instead of delivered.
+    pub unreadable: Option<&'static str>,
     /// What the fence of its session showed when it arrived, for a session that receives in the background.
     pub(crate) stamp: u32,
 }
@@ -421,13 +423,20 @@ impl Incoming {
     /// A message that arrived.
     #[must_use]
     pub const fn new(tag: Tag, message: Message) -> Self {
-        Self { tag, message, deaths: 0, position: None, stamp: 0 }
+        Self { tag, message, deaths: 0, position: None, unreadable: None, stamp: 0 }
     }
 
     /// With a position.
     #[must_use]
     pub const fn at(mut self, position: Position) -> Self {
         self.position = Some(position);
+        self
+    }
+
+    /// Not read as a whole, for this reason.
+    #[must_use]
+    pub const fn unreadable(mut self, why: Option<&'static str>) -> Self {
+        self.unreadable = why;
         self
     }
 

@@ -188,12 +188,12 @@ impl Reader {
             match self.consumer.poll(wait) {
                 None => return,
                 Some(Ok(record)) => {
-                    let mut message = convert::message(&record);
+                    let (mut message, unreadable) = convert::message(&record);
                     if let Some(ttl) = self.shared.plan.ttl {
                         convert::expire(&mut message, ttl);
                     }
                     let (partition, offset) = (record.partition(), record.offset());
-                    batch.push(Read { partition, offset, message, epoch });
+                    batch.push(Read { partition, offset, message, unreadable, epoch });
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.left.remove(&partition);

@@ -63,6 +63,8 @@ struct Part {
     epoch: u32,
     tracker: Tracker,
     deaths: Deaths,
+    /// Held messages that could not be read as a whole.
+    unreadable: BTreeMap<i64, &'static str>,
     /// Moves with each change of the tracker that a commit would show.
     version: u64,
     /// The version of the last ack.
@@ -95,6 +97,8 @@ pub(super) struct Read {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) message: Message,
+    /// Why it could not be read as a whole.
+    pub(super) unreadable: Option<&'static str>,
     pub(super) epoch: u32,
 }
 
@@ -210,7 +214,7 @@ impl Shared {
     pub(super) fn hand_over(&self, read: &mut Vec<Read>) {
         let mut state = lock(&self.state);
         let before = state.ready.len();
-        for Read { partition, offset, message, epoch } in read.drain(..) {
+        for Read { partition, offset, message, unreadable, epoch } in read.drain(..) {
             let State { parts, ready, .. } = &mut *state;
             let Some(part) = parts.get_mut(&partition).filter(|p| p.epoch <= epoch && !p.leaving) else {
                 continue;
@@ -228,7 +232,11 @@ impl Shared {
                 continue;
             }
             let deaths = part.deaths.of(offset);
-            ready.push_back(incoming(self.id, part.epoch, partition, offset, message).with_deaths(deaths));
+            let incoming = incoming(self.id, part.epoch, partition, offset, message).with_deaths(deaths);
+            if let Some(why) = unreadable.filter(|_| self.plan.settles()) {
+                part.unreadable.insert(offset, why);
+            }
+            ready.push_back(incoming.unreadable(unreadable));
         }
         if state.ready.len() > before {
             drop(state);
@@ -326,6 +334,7 @@ impl Shared {
                     if part.tracker.ack(offset) {
                         part.version += 1;
                         part.acked = part.version;
+                        part.unreadable.remove(&offset);
                     }
                 }
                 _ => void.push(*tag),
@@ -364,8 +373,8 @@ impl Shared {
         let part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
         let again = part.and_then(|p| {
             let message = p.tracker.again(offset)?;
-            let deaths = p.deaths.of(offset);
-            Some(incoming(self.id, p.epoch, partition, offset, message).with_deaths(deaths))
+            let again = incoming(self.id, p.epoch, partition, offset, message);
+            Some(again.with_deaths(p.deaths.of(offset)).unreadable(p.unreadable.get(&offset).copied()))
         });
         let Some(again) = again else { return false };
         ready.push_front(again);
@@ -496,6 +505,7 @@ impl Shared {
             state.ready.retain(|i| !comes_from(i, &[partition]));
             if let Some(part) = state.parts.get_mut(&partition) {
                 (part.epoch, part.tracker, part.deaths) = (epoch, tracker, deaths);
+                part.unreadable.clear();
                 part.version += 1;
             }
         }

@@ -8,7 +8,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_requeued_message_comes_again,
         close_is_quick_with_deliveries_held,
         a_slow_consumer_is_paused_and_goes_on,
-        a_death_is_counted_and_acks_survive_it
+        a_death_is_counted_and_acks_survive_it,
+        what_cannot_be_read_is_dead_lettered
     ]
 }
 
@@ -104,5 +105,39 @@ async fn a_death_is_counted_and_acks_survive_it() {
     inbox.nothing().await;
     inbox.ack(&fresh).await;
     inbox.close().await;
+    bed.close().await;
+}
+
+/// T23: the native client panics on the name of such a header.
+async fn what_cannot_be_read_is_dead_lettered() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("odd", 1).await;
+    wire::produce(&hosts()[0], &queue, b"odd", (&[0xff, 0xfe], b"x")).await;
+    bed.texts(&Target::queue(&queue), 1).await;
+    let url = format!("kafka://{}", hosts().join(","));
+    let client = Registry::new().with(mq_kafka::backend()).connect(&url).await.unwrap();
+    let mut consumer = client.queue(&queue).consumer().open().await.unwrap();
+    let wait = Duration::from_secs(20);
+    let delivery = consumer.recv_for(wait).await.unwrap().expect("the good message");
+    assert_eq!(delivery.to_str().unwrap(), "0", "the odd one is not delivered");
+    delivery.ack().unwrap();
+    let dead = format!("{queue}.dlq");
+    let found = async {
+        loop {
+            match client.queue(&dead).consumer().open().await {
+                Ok(consumer) => break consumer,
+                Err(e) => assert_eq!(e.kind(), Kind::NotFound),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut dead = tokio::time::timeout(wait, found).await.expect("its dead-letter queue");
+    let letter = dead.recv_for(wait).await.unwrap().expect("the odd one");
+    assert_eq!((letter.to_str().unwrap(), letter.headers().iter().count()), ("odd", 0));
+    assert_eq!(letter.trail().and_then(|t| t.reason), Some(DeathReason::Malformed));
+    letter.ack().unwrap();
+    dead.close().await.unwrap();
+    consumer.close().await.unwrap();
+    client.close().await.unwrap();
     bed.close().await;
 }

@@ -26,9 +26,9 @@ use mq_core::driver::{
     Count, Described, Event, HalfId, HalfLog as _, HalfOptions, HalfRecord, LogEntry, Mode, Query, Settle,
     Shard, Sort, Start, Step, Stepped, Target, Transaction as _, TransactionOptions, Verdict,
 };
-use mq_core::{HeaderValue, Kind, Message, QueueSpec, Timestamp, TopicSpec};
+use mq_core::{DeathReason, HeaderValue, Kind, Message, QueueSpec, Registry, Timestamp, TopicSpec};
 use mq_kafka::KafkaHalfLog;
-use support::{Bed, config, name, send, sorted, texts};
+use support::{Bed, config, hosts, name, send, sorted, texts, wire};
 
 fn main() -> ExitCode {
     if let Ok(queue) = std::env::var(VICTIM) {

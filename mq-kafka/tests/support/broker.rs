@@ -10,3 +10,9 @@ pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
     let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
     state["brokers"][broker]["url"].as_str().map(str::to_owned)
 }
+
+/// The addresses in a URL.
+pub(crate) fn hosts_of(url: &str) -> Vec<String> {
+    let hosts = url.trim_start_matches("kafka://").split(['/', '?']).next().unwrap_or_default();
+    hosts.split(',').map(str::to_owned).collect()
+}

@@ -1,6 +1,7 @@
 //! Finding the broker, and the short forms of driver calls.
 
 mod broker;
+pub(crate) mod wire;
 
 pub(crate) use broker::url;
 
@@ -14,11 +15,14 @@ use mq_core::driver::{
 use mq_core::{Error, Message, QueueSpec, Result, Timestamp, TopicSpec};
 use mq_kafka::{KafkaConfig, KafkaConnection, KafkaConnector, KafkaConsumer, KafkaProducer};
 
+/// The addresses of the broker of these tests.
+pub(crate) fn hosts() -> Vec<String> {
+    broker::hosts_of(&url("MQ_KAFKA_URL", "kafka").expect("only called when there is a broker"))
+}
+
 /// A configuration for the broker of these tests.
 pub(crate) fn config() -> KafkaConfig {
-    let url = url("MQ_KAFKA_URL", "kafka").expect("only called when there is a broker");
-    let hosts = url.trim_start_matches("kafka://").split(['/', '?']).next().unwrap_or_default();
-    KafkaConfig::new(hosts.split(','))
+    KafkaConfig::new(hosts())
         .client_id("mq-native-test")
         .session_timeout(Duration::from_secs(6))
         .forwards(false)

@@ -48,6 +48,7 @@ group.consumer.min.heartbeat.interval.ms=200
 log.cleaner.dedupe.buffer.size=8388608
 num.network.threads=2
 num.io.threads=4
+log.segment.delete.delay.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
