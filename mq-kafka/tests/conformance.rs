@@ -41,5 +41,5 @@ fn main() -> ExitCode {
     let patience = Patience::remote().with_quiet(Duration::from_secs(2));
     let harness = Harness::new("kafka", set_up).patience(patience).refuses(REFUSED);
     // They wait for rebalances and delays most of the time.
-    mq_conformance::run(harness.at_once(8))
+    mq_conformance::run(harness.at_once(4))
 }

@@ -178,9 +178,8 @@ fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec
     let began = Instant::now();
     let deadline = began + SETTLE;
     let patience = || if shared.is_stopping() { LAST } else { SETTLE };
-    loop {
-        // What a transaction holds is committed after it; with it goes what was acknowledged before.
-        let Some(stored) = shared.to_commit(deadline) else { break };
+    // What a transaction holds is committed after it; with it goes what was acknowledged before.
+    while let Some(stored) = shared.to_commit(deadline) {
         let sent =
             list_of(&shared.plan.topic, &stored).and_then(|list| consumer.commit(&list, CommitMode::Sync));
         if sent.is_ok() {
