@@ -12,3 +12,4 @@ mod undelivered;
 mod unpack;
 
 pub(crate) use base::Base;
+pub(crate) use outlets::is_dead;

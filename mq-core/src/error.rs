@@ -74,7 +74,9 @@ impl Kind {
 
     const fn default_status(self) -> Status {
         match self {
-            Self::RateLimited | Self::Timeout | Self::Disconnected => Status::Temporary,
+            Self::RateLimited | Self::Timeout | Self::Disconnected | Self::TransactionAborted => {
+                Status::Temporary
+            }
             _ => Status::Permanent,
         }
     }
@@ -336,6 +338,7 @@ mod tests {
         assert_eq!(Error::new(Kind::Timeout, "late").fate(), Fate::Unknown);
         assert_eq!(Error::new(Kind::RateLimited, "full").fate(), Fate::Rejected);
         assert!(Error::new(Kind::RateLimited, "full").is_temporary());
+        assert!(Error::new(Kind::TransactionAborted, "too old").is_temporary());
         assert!(!Error::not_found("queue", "q").is_temporary());
     }
 }

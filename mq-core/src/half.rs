@@ -14,7 +14,7 @@ use crate::deadline::{Budget, within};
 use crate::driver::erased::DynHalf;
 use crate::driver::{Check, CheckToken, Decided, HalfId, HalfOptions, Sort, Target, Verdict};
 use crate::emulate::half::EmulatedHalf;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Fate, Kind, Result, Status};
 use crate::event::ClientEvent;
 use crate::id::MessageId;
 use crate::limits;
@@ -178,8 +178,11 @@ impl HalfProducer {
     /// the checker is asked.
     ///
     /// # Errors
-    /// The local transaction's; [`NotFound`](Kind::NotFound) for a missing target; an error of the verdict is
-    /// **not** one of the send: the broker asks the checker, so `Ok(Decided::HandedOver)` is returned.
+    /// The local transaction's; [`NotFound`](Kind::NotFound) for a missing target. [`Timeout`](Kind::Timeout) if
+    /// storing the message took so long that the checker may have been asked already: the local transaction did not
+    /// run, and the message is rolled back. [`Fenced`](Kind::Fenced) if another verdict was stored before this one:
+    /// the local transaction did run, and the message went the other way. A verdict that cannot be stored is **not**
+    /// an error of the send: the broker asks the checker, so `Ok(Decided::HandedOver)` is returned.
     ///
     /// # Cancel safety
     /// Before the half message is stored nothing happened; after that the checker decides.
@@ -194,8 +197,13 @@ impl HalfProducer {
         Fut: Future<Output = Result<Verdict, E>>,
         E: From<Error>,
     {
-        let id = self.prepare(to, message).await?;
-        let _live = self.shared.begin(&id.0);
+        let (to, message) = self.ready(to.into(), message.into())?;
+        // From here on nobody in this process answers for it, however long it takes to store it.
+        let _live = self.shared.begin(message.stamped_id());
+        let (id, begun) = self.store(&to, message).await?;
+        if begun.elapsed() >= self.shared.options.check_after {
+            return Err(self.too_late(&id).await.into());
+        }
         let (verdict, failed) = match local(Local { id: id.0.clone() }).await {
             Ok(verdict) => (verdict, None),
             Err(error) => (Verdict::Rollback, Some(error)),
@@ -206,11 +214,36 @@ impl HalfProducer {
         };
         match failed {
             Some(error) => Err(error),
-            None => Ok(decided.unwrap_or_else(|error| {
-                tracing::warn!(%error, ?id, "a verdict could not be stored; the checker will be asked");
-                Decided::HandedOver
-            })),
+            None => Ok(self.outcome(&id, verdict, decided)?),
         }
+    }
+
+    /// What the sender hears about its verdict.
+    fn outcome(&self, id: &HalfId, verdict: Verdict, decided: Result<Decided>) -> Result<Decided> {
+        match decided {
+            Ok(Decided::Already(first)) if first != verdict => Err(self.shared.explain(contradicted(first))),
+            Ok(decided) => Ok(decided),
+            Err(error) => {
+                tracing::warn!(%error, ?id, "a verdict could not be stored; the checker will be asked");
+                Ok(Decided::HandedOver)
+            }
+        }
+    }
+
+    /// The checker of another process may have answered by now: the local transaction must not begin.
+    async fn too_late(&self, id: &HalfId) -> Error {
+        let check_after = self.shared.options.check_after;
+        let fate = match self.decide(id, Verdict::Rollback).await {
+            Ok(Decided::Already(Verdict::Commit)) | Err(_) => Fate::Unknown,
+            Ok(_) => Fate::Rejected,
+        };
+        let error = Error::new(
+            Kind::Timeout,
+            format!(
+                "storing the half message took longer than {check_after:?}, so its local transaction did not run; send it anew, or raise check_after"
+            ),
+        );
+        self.shared.explain(error.with_status(Status::Temporary).with_fate(fate))
     }
 
     /// Stores a message that nobody sees. The verdict is given by [`decide`](Self::decide), or by the checker.
@@ -221,22 +254,35 @@ impl HalfProducer {
     /// # Cancel safety
     /// It may be stored; the checker is asked then.
     pub async fn prepare(&self, to: impl Into<Target>, message: impl Into<Message>) -> Result<HalfId> {
+        let (to, message) = self.ready(to.into(), message.into())?;
+        self.store(&to, message).await.map(|(id, _)| id)
+    }
+
+    /// Checks and stamps what is to be stored.
+    fn ready(&self, mut to: Target, mut message: Message) -> Result<(Target, Message)> {
         let inner = &self.shared.client.inner;
-        let (mut to, mut message) = (to.into(), message.into());
         if to.sort == Sort::Exchange {
             return Err(Error::config("a half message goes to one queue or topic, never to an exchange"));
         }
         to.name = inner.full_name(to.sort.as_str(), &to.name)?;
         limits::check_message(&message, inner.info.capabilities.limits.max_body)?;
+        message.clear_trail();
         message.stamp(inner.clock.now());
         if message.due().is_some() {
             return Err(Error::unsupported("a message cannot be half and delayed; leave one of them out"));
         }
         check_options(&message, &inner.info.capabilities, inner.clock.now())?;
-        let mut budget = Budget::new("prepare", inner.options.send_deadline);
+        Ok((to, message))
+    }
+
+    /// Stores it; also says when that began, for its age counts from there.
+    async fn store(&self, to: &Target, message: Message) -> Result<(HalfId, Instant)> {
+        let mut budget = Budget::new("prepare", self.shared.client.inner.options.send_deadline);
         let role = self.shared.role(&mut budget).await?;
-        let prepared = role.prepare(&to, message, self.shared.options.check_after);
-        budget.run(prepared).await?.map_err(|e| self.shared.explain(e))
+        let begun = Instant::now();
+        let prepared = role.prepare(to, message, self.shared.options.check_after);
+        let id = budget.run(prepared).await?.map_err(|e| self.shared.explain(e))?;
+        Ok((id, begun))
     }
 
     /// Gives the verdict on a prepared message. Repeating the same one is no error.
@@ -256,6 +302,19 @@ impl HalfProducer {
         }
         Ok(decided)
     }
+}
+
+/// The error of a verdict that came second.
+fn contradicted(first: Verdict) -> Error {
+    let text = match first {
+        Verdict::Commit => {
+            "the message was committed before this verdict came; repair what the local transaction left"
+        }
+        _ => {
+            "the message was rolled back before this verdict came; undo the local transaction, or send the message anew"
+        }
+    };
+    Error::new(Kind::Fenced, text)
 }
 
 /// Marks a local transaction as live while it is held.

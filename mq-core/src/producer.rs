@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::client::Client;
+use crate::deadline::Budget;
 use crate::defaults;
 use crate::driver::erased::Boxed;
 use crate::driver::{Item, Receipt, Sort, Target};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fate, Result};
 use crate::limits;
 use crate::message::Message;
 use crate::sender::{Confirming, Sender, To};
@@ -237,10 +238,22 @@ impl Producer {
             let Some(lanes) = &self.lanes else { return self.sender.send(item, resend).await };
             let hash = item.message.key().unwrap_or_default().iter();
             let lane = hash.fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add(usize::from(*b))) % LANES;
-            let turn = self.sender.budget().run(lanes[lane].acquire()).await?;
-            let _turn = turn.map_err(|_| Error::closed("producer"))?;
-            self.sender.send(item, resend).await
+            let mut budget = self.sender.budget();
+            let _turn = match lanes[lane].try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => self.turn(&lanes[lane], &mut budget).await.map_err(|e| self.sender.explain(e))?,
+            };
+            self.sender.send_within(item, resend, budget).await
         })
+    }
+
+    /// Waits for the others of a lane; if that takes all the time there is, nothing was sent.
+    async fn turn<'a>(&self, lane: &'a Semaphore, budget: &mut Budget) -> Result<SemaphorePermit<'a>> {
+        let turn = budget.run(lane.acquire()).await.map_err(|e| e.with_fate(Fate::Rejected))?;
+        if budget.is_over() {
+            return Err(budget.error().with_fate(Fate::Rejected));
+        }
+        turn.map_err(|_| Error::closed("producer"))
     }
 }
 
@@ -252,6 +265,8 @@ pub(crate) fn prepare(sender: &Sender, mut message: Message) -> Result<Message> 
     let now = inner.clock.now();
     message.stamp(now);
     if message.has_options() {
+        // What is received and sent on is a new message: the trail tells of the old one.
+        message.clear_trail();
         check_options(&message, can, now)?;
     }
     Ok(message)

@@ -200,4 +200,17 @@ impl Sender {
             Confirming::InFlight(flight) => Box::pin(flight.confirmed()).await,
         }
     }
+
+    /// Sends one message in what is left of a time, and waits for the confirm.
+    pub(crate) async fn send_within(
+        self: &Arc<Self>,
+        item: Item,
+        resend: bool,
+        budget: Budget,
+    ) -> Result<Receipt> {
+        match self.hand_over_in(budget, item, resend).await? {
+            Confirming::Done(result) => result,
+            Confirming::InFlight(flight) => flight.confirmed().await,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::Ability;
-use crate::client::Client;
+use crate::client::{Client, panicked};
 use crate::deadline::within;
 use crate::defaults;
 use crate::delivery::{Delivery, Unsettled};
@@ -97,14 +97,15 @@ impl Transaction {
         to.name = inner.full_name(to.sort.as_str(), &to.name)?;
         let mut message = message.into();
         limits::check_message(&message, inner.info.capabilities.limits.max_body)?;
+        message.clear_trail();
         if message.has_options() {
             // A copy: the message itself gets its id at the commit.
             let (now, mut stamped) = (inner.clock.now(), message.clone());
             stamped.stamp(now);
             check_options(&stamped, &inner.info.capabilities, now)?;
         }
-        self.bytes += message.weight();
-        if self.bytes > defaults::TRANSACTION_BYTES {
+        let bytes = self.bytes + message.weight();
+        if bytes > defaults::TRANSACTION_BYTES {
             let max = defaults::TRANSACTION_BYTES;
             return Err(Error::new(
                 Kind::TooLarge,
@@ -115,17 +116,21 @@ impl Transaction {
             Some(Body::Native(native)) => {
                 message.stamp(inner.clock.now());
                 let deadline = inner.options.send_deadline;
-                within("send in transaction", deadline, native.send(&to, message)).await
+                within("send in transaction", deadline, native.send(&to, message)).await?;
             }
-            Some(Body::Emulated(envelope)) => envelope.send(to, message).await,
-            None => Err(Error::closed("transaction")),
+            Some(Body::Emulated(envelope)) => envelope.send(to, message).await?,
+            None => return Err(Error::closed("transaction")),
         }
+        self.bytes = bytes;
+        Ok(())
     }
 
     /// Adds the acknowledgement of a delivery.
     ///
     /// # Errors
-    /// [`Fenced`](Kind::Fenced) if it is void or was received over another connection. It is given back.
+    /// [`Fenced`](Kind::Fenced) if it is void or was received over another connection;
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) if it comes from a browse or a broadcast, which acknowledge nothing. It
+    /// is given back.
     ///
     /// # Cancel safety
     /// The delivery comes again.
@@ -140,7 +145,7 @@ impl Transaction {
     }
 
     async fn attach(&mut self, delivery: &Delivery) -> Result<()> {
-        let Some(held) = &delivery.held else {
+        let Some(held) = delivery.held.as_ref().filter(|held| held.session.core.settles()) else {
             return Err(Error::config("this delivery has nothing to acknowledge"));
         };
         if held.is_void() || held.session.generation != self.generation {
@@ -163,13 +168,19 @@ impl Transaction {
     /// With [`Fate::Unknown`]: all of it happened or none, the broker did not answer; the inputs may come again.
     ///
     /// # Cancel safety
-    /// All of it happens or none.
-    pub async fn commit(mut self) -> Result<()> {
+    /// The commit goes on in the background: all of it happens or none.
+    pub async fn commit(self) -> Result<()> {
+        // A task of its own: dropped half-way, the inputs would be given back although the broker may commit.
+        let committing = tokio::spawn(self.finish());
+        committing.await.unwrap_or_else(|e| Err(panicked(&e).with_fate(Fate::Unknown)))
+    }
+
+    async fn finish(mut self) -> Result<()> {
         let deadline = self.client.inner.options.send_deadline;
         let outcome = match self.body.take() {
             Some(Body::Native(native)) => within("commit", deadline, native.commit()).await,
             Some(Body::Emulated(envelope)) => {
-                // A commit that is cancelled gives them back uncounted.
+                // A runtime that ends in the middle gives them back uncounted.
                 self.return_when_dropped();
                 let first = self.inputs.first().and_then(|d| d.message.id().cloned());
                 envelope.commit(first).await

@@ -91,6 +91,13 @@ pub(crate) struct Settings {
     pub(crate) clock: Clock,
 }
 
+impl Settings {
+    /// True if the core stores copies of its own: retried messages and unpacked ones.
+    pub(crate) const fn copies_itself(&self) -> bool {
+        self.core.retry || self.core.transactions
+    }
+}
+
 impl MemoryConfig {
     /// Refuses what cannot work, and fills in the defaults.
     pub(crate) fn settings(&self) -> Result<Settings> {

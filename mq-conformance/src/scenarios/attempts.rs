@@ -17,6 +17,7 @@ scenarios! {
     too_many_deaths_end_in_the_dead_letter_queue [Queues, Retry] Disconnect;
     the_first_failure_keeps_its_time [Queues, Retry];
     attempts_survive_a_restart [Queues, Retry] Restart;
+    a_forwarded_message_starts_anew [Queues, Retry];
 }
 
 async fn the_first_delivery_is_attempt_one(cx: Ctx) -> Outcome {
@@ -143,5 +144,25 @@ async fn attempts_survive_a_restart(cx: Ctx) -> Outcome {
     let again = cx.next(&mut consumer).await?;
     check_eq!(again.attempt(), 2, "the attempt after a restart in back-off");
     again.ack()?;
+    Ok(())
+}
+
+/// What is received and sent on is a new message of the next queue: the failures in the first one are none there.
+async fn a_forwarded_message_starts_anew(cx: Ctx) -> Outcome {
+    let (queue, next) = (cx.queue("q").await?, cx.queue("next").await?);
+    queue.send(mq_core::Message::text("x").with_header("kept", 1)).await?;
+    let mut consumer = queue.consumer().retry(Backoff::fixed(Duration::ZERO).max_attempts(5)).open().await?;
+    for _ in 0..4 {
+        cx.next(&mut consumer).await?.retry("bad").await?;
+    }
+    let last = cx.next(&mut consumer).await?;
+    check_eq!(last.attempt(), 5, "the attempt in the first queue");
+    next.send(last.message().clone()).await?;
+    last.ack()?;
+    let mut further = next.consumer().retry(Backoff::fixed(Duration::ZERO).max_attempts(5)).open().await?;
+    let first = cx.next(&mut further).await?;
+    check_eq!((first.attempt(), first.is_last_attempt()), (1, false), "the attempt in the next queue");
+    check!(first.header("kept").is_some(), "its headers are lost: {:?}", first.headers());
+    first.ack()?;
     Ok(())
 }

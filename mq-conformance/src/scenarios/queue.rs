@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mq_core::driver::{Count, Sort};
-use mq_core::{HeaderValue, Kind, Message, MessageId, Timestamp};
+use mq_core::{HeaderValue, Kind, Message, MessageId, QueueSpec, Timestamp};
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq, check_kind};
@@ -12,6 +12,7 @@ use crate::scenario::scenarios;
 
 scenarios! {
     "queue";
+    one_made_anew_by_another_client [Queues];
     a_message_arrives_whole [Queues];
     a_plain_message_gets_an_id_and_a_time [Queues];
     any_payload_survives [Queues];
@@ -348,5 +349,28 @@ async fn browse_reads_beyond_its_prefetch(cx: Ctx) -> Outcome {
     reader.close().await?;
     check_eq!(seen, wanted, "a browse of a prefetch of 10");
     check_eq!(queue.list(25).await?.len(), 25, "the list of all");
+    Ok(())
+}
+
+/// What a client knows of a queue must not outlive the queue.
+async fn one_made_anew_by_another_client(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("to the first").await?;
+    let producer = queue.producer().build().await?;
+    producer.send("to the first").await?;
+    let other = cx.second().await?;
+    other.queue("q").delete().await?;
+    cx.topology_seen().await;
+    check!(queue.send("to none").await.is_err(), "a send to a queue that is gone");
+    other.declare(mq_core::Topology::new().queue(QueueSpec::new("q"))).await?;
+    cx.topology_seen().await;
+    let kept = |sent: mq_core::Result<mq_core::driver::Receipt>| Ok(sent.is_ok());
+    cx.eventually("the client's own producer finds it", || async { kept(queue.send("a").await) }).await?;
+    cx.eventually("a producer in use finds it", || async { kept(producer.send("b").await) }).await?;
+    let mut consumer = queue.consumer().open().await?;
+    let mut got = cx.drain(&mut consumer).await?;
+    got.sort_unstable();
+    got.dedup();
+    check_eq!(got, ["a", "b"], "what is in the new one");
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Transactions: all or nothing.
 
+use std::future::Future;
 use std::time::Duration;
 
 use mq_core::driver::Target;
-use mq_core::{Atomicity, Backoff, Kind, Message, Topic};
+use mq_core::{Atomicity, Backoff, Kind, Message, Overflow, QueueSpec, Topic};
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq, check_kind};
@@ -31,6 +32,10 @@ scenarios! {
     an_empty_transaction_commits [Queues, Transactions];
     a_retried_group_delivery_commits [Queues, Topics, Retry, Transactions];
     a_rolled_back_group_delivery_returns [Queues, Topics, Retry, Transactions];
+    a_dropped_commit_is_all_or_none [Queues, Transactions];
+    a_full_queue_stops_no_other [Queues, BoundedQueues, Transactions];
+    a_refused_message_leaves_it_usable [Queues, Transactions];
+    what_was_only_looked_at_is_not_acknowledged [Queues, Browse, Transactions];
 }
 
 /// What became visible, and when nothing more comes.
@@ -377,5 +382,113 @@ async fn a_rolled_back_group_delivery_returns(cx: Ctx) -> Outcome {
     }
     check_eq!(cx.read(&mut consumer, 3).await?, ["0", "1", "2"], "the key goes on in its order");
     check!(seen(&cx, "out").await?.is_empty(), "an output of a rolled-back transaction was seen");
+    Ok(())
+}
+
+/// A commit that its caller gives up goes on: the outputs are there and the input is gone, or the other way round.
+async fn a_dropped_commit_is_all_or_none(cx: Ctx) -> Outcome {
+    let (input, output) = (cx.queue("in").await?, cx.queue("out").await?);
+    for round in 0..5 {
+        input.send(format!("in {round}")).await?;
+        let mut consumer = input.consumer().open().await?;
+        let delivery = cx.next(&mut consumer).await?;
+        let mut tx = cx.client.transaction().await?;
+        tx.send("out", format!("out {round}")).await?;
+        tx.ack(delivery).await?;
+        {
+            let mut commit = std::pin::pin!(tx.commit());
+            // Polled so often at most, then dropped.
+            for _ in 0..round {
+                if futures_poll(commit.as_mut()).await.is_some() {
+                    break;
+                }
+            }
+        }
+        let mut results = output.consumer().open().await?;
+        let came = results.recv_for(cx.patience.fail_over / 4).await?;
+        let again = consumer.recv_for(cx.patience.quiet).await?;
+        if let Some(again) = &again {
+            check_eq!(again.attempt(), 1, "a commit that was given up in round {round} is no failure");
+        }
+        check!(came.is_some() != again.is_some(), "round {round}: output {came:?}, input again {again:?}");
+        for delivery in came.into_iter().chain(again) {
+            delivery.ack()?;
+        }
+        consumer.close().await?;
+        results.close().await?;
+    }
+    Ok(())
+}
+
+/// One poll of a future; `None` if it is not done yet.
+async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    let polled = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match future.as_mut().poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await;
+    if polled.is_none() {
+        tokio::task::yield_now().await;
+    }
+    polled
+}
+
+/// One transaction writes to a queue that is full: those behind it do not wait for room there.
+async fn a_full_queue_stops_no_other(cx: Ctx) -> Outcome {
+    let full = QueueSpec::new("full").max_messages(1, Overflow::Refuse);
+    let full = cx.declare_queue(full).await?;
+    cx.queue("out").await?;
+    full.send("all it may hold").await?;
+    let mut first = cx.client.transaction().await?;
+    match first.send("full", "one too many").await {
+        Ok(()) => first.commit().await?,
+        // Where room is taken when a message is added, a full queue refuses it at once.
+        Err(e) if e.kind() == Kind::RateLimited => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut second = cx.client.transaction().await?;
+    second.send("out", "goes on").await?;
+    second.commit().await?;
+    check_eq!(arrive(&cx, "out", 1).await?, ["goes on"], "behind a transaction that writes to a full queue");
+    Ok(())
+}
+
+async fn a_refused_message_leaves_it_usable(cx: Ctx) -> Outcome {
+    cx.queue("q").await?;
+    let mut tx = cx.client.transaction().await?;
+    tx.send("q", Message::new(vec![b'a'; 600_000])).await?;
+    check_kind!(
+        tx.send("q", Message::new(vec![b'b'; 600_000])).await,
+        Kind::TooLarge,
+        "more than it may hold"
+    );
+    tx.send("q", "small").await?;
+    tx.commit().await?;
+    let mut consumer = cx.client.queue("q").consumer().open().await?;
+    let mut sizes = Vec::new();
+    for delivery in cx.take(&mut consumer, 2).await? {
+        sizes.push(delivery.payload().len());
+        delivery.ack()?;
+    }
+    sizes.sort_unstable();
+    check_eq!(sizes, [5, 600_000], "what is visible");
+    cx.nothing(&mut consumer).await
+}
+
+async fn what_was_only_looked_at_is_not_acknowledged(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    queue.send("x").await?;
+    let mut browse = queue.browse().open().await?;
+    let seen = cx.next(&mut browse).await?;
+    let mut tx = cx.client.transaction().await?;
+    check_kind!(
+        tx.ack(seen).await.map_err(mq_core::Error::from),
+        Kind::ConfigInvalid,
+        "the ack of a browsed one"
+    );
+    tx.rollback().await?;
+    browse.close().await?;
     Ok(())
 }

@@ -11,6 +11,9 @@ use crate::id::MessageId;
 use crate::message::Message;
 use crate::protocol::{envelope, objects};
 
+/// The longest lifetime: one without an end in practice is no overflow.
+const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+
 /// The sends of an open transaction.
 #[derive(Debug)]
 pub(crate) struct Envelope {
@@ -25,7 +28,7 @@ impl Envelope {
         Self {
             client: client.clone(),
             sends: Vec::new(),
-            until: Instant::now() + lifetime,
+            until: Instant::now() + lifetime.min(LONGEST),
             checked: Vec::new(),
         }
     }

@@ -105,7 +105,7 @@ impl Outlets {
 }
 
 /// True if the role that failed so has to be opened again.
-pub(super) fn is_dead(error: &Error) -> bool {
+pub(crate) fn is_dead(error: &Error) -> bool {
     matches!(error.kind(), Kind::Disconnected | Kind::NotFound | Kind::Closed | Kind::Fenced)
 }
 

@@ -44,12 +44,17 @@ async fn session(base: &Arc<Base>) -> Result<()> {
 
 async fn unpack(base: Arc<Base>, incoming: Incoming) -> Result<()> {
     let own = objects::ENVELOPES;
-    let envelope = match Envelope::decode(incoming.message.payload().clone()) {
+    let mut envelope = match Envelope::decode(incoming.message.payload().clone()) {
         Ok(envelope) => envelope,
         Err(error) => {
             let cause = error.to_string();
             return base.put_aside(incoming.message, DeathReason::Malformed, own, &cause).await;
         }
     };
+    // A full queue must not hold up the transactions behind this one: as copies of mq's own, which an empty trail
+    // marks, they are not subject to its bound.
+    for (_, message) in &mut envelope.sends {
+        message.trail_mut();
+    }
     base.deliver(envelope.sends, Gone::PutAside).await
 }

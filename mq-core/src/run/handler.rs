@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Received;
-use crate::error::{Error, Status};
+use crate::error::{Error, Kind, Status};
 
 /// What a handler returns.
 pub type Handled = Result<(), Failure>;
 
 /// Why a handler failed, and whether trying again can help. Any error becomes one by `?`: an
-/// [`mq` error](Error) that is permanent is a permanent failure, every other error is retried.
+/// [`mq` error](Error) that is permanent is a permanent failure, every other error is retried. Errors that speak of
+/// the process and not of the message ([`Closed`](Kind::Closed), [`Fenced`](Kind::Fenced),
+/// [`Unexpected`](Kind::Unexpected)) are retried too: another try, or another process, may succeed.
 pub struct Failure {
     error: Box<dyn StdError + Send + Sync>,
     permanent: bool,
@@ -31,9 +33,15 @@ impl Failure {
 impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let permanent = error.downcast_ref::<Error>().is_some_and(|e| e.status() == Status::Permanent);
+        let permanent = error.downcast_ref::<Error>().is_some_and(is_permanent);
         Self { error, permanent }
     }
+}
+
+/// True if the same message would fail in the same way again, whoever handles it.
+fn is_permanent(error: &Error) -> bool {
+    let of_the_process = matches!(error.kind(), Kind::Closed | Kind::Fenced | Kind::Unexpected);
+    error.status() == Status::Permanent && !of_the_process
 }
 
 impl fmt::Display for Failure {

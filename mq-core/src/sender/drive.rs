@@ -10,6 +10,7 @@ use super::{Role, Sender};
 use crate::deadline::Budget;
 use crate::driver::erased::Boxed;
 use crate::driver::{Batch, Item, Outcome, Pending, Receipt, settled};
+use crate::emulate::is_dead;
 use crate::error::{Error, Fate, Kind, Result};
 use crate::window::Permit;
 
@@ -32,6 +33,8 @@ pub(crate) struct Flight {
     copy: Option<Item>,
     generation: u64,
     role: RoleName,
+    /// An earlier transmission may be stored: no later refusal can say that the message is not.
+    maybe_stored: bool,
 }
 
 /// The role that took the message: told when it turns out to be dead.
@@ -87,8 +90,17 @@ impl Sender {
     }
 
     fn hand_over_patiently(self: &Arc<Self>, item: Item, resend: bool) -> Boxed<'_, Result<Confirming>> {
+        self.hand_over_in(self.budget(), item, resend)
+    }
+
+    /// Hands over in what is left of a time.
+    pub(super) fn hand_over_in(
+        self: &Arc<Self>,
+        mut budget: Budget,
+        item: Item,
+        resend: bool,
+    ) -> Boxed<'_, Result<Confirming>> {
         Box::pin(async move {
-            let mut budget = self.budget();
             let permit = self.permit(&item, &mut budget).await.map_err(|e| self.explain(e))?;
             self.hand_over_within(item, permit, budget, resend).await
         })
@@ -157,12 +169,14 @@ impl Sender {
     ) -> Result<Tried> {
         match outcome {
             Some(Outcome::Done(result)) => {
-                Ok(Tried::Answered(Confirming::Done(result.map_err(|e| self.explain(e)))))
+                let refused = result.map_err(|e| self.refused(e, &role));
+                Ok(Tried::Answered(Confirming::Done(refused)))
             }
             Some(Outcome::Pending(pending, copy)) => {
                 let budget = std::mem::replace(budget, self.budget());
                 let sender = Arc::clone(self);
-                let flight = Flight { sender, budget, pending, copy, generation, role: RoleName(role) };
+                let role = RoleName(role);
+                let flight = Flight { sender, budget, pending, copy, generation, role, maybe_stored: false };
                 Ok(Tried::Answered(Confirming::InFlight(Box::new(flight))))
             }
             Some(Outcome::Unsent(item, permit)) => {
@@ -184,12 +198,22 @@ impl Sender {
             Ok(()) => Error::new(Kind::Unexpected, "the driver left a message unsent without a reason"),
             Err(e) => e.with_fate(Fate::Rejected),
         };
+        if is_dead(&error) {
+            self.discard(role);
+        }
         if error.kind() != Kind::Disconnected || budget.is_over() {
             return Err(error);
         }
-        self.discard(role);
         self.base.link.moved_on(generation, self.base.options.reconnect.next_pause(1)).await;
         Ok(())
+    }
+
+    /// An answer of the driver's that is an error: a role that is dead is opened anew for the next message.
+    fn refused(&self, error: Error, role: &Role) -> Error {
+        if is_dead(&error) {
+            self.discard(role);
+        }
+        self.explain(error)
     }
 }
 
@@ -207,7 +231,8 @@ impl Flight {
             };
             let lost = error.kind() == Kind::Disconnected;
             let Some(item) = self.copy.take().filter(|_| lost && !self.budget.is_over()) else {
-                return Err(self.sender.explain(error));
+                let error = if self.maybe_stored { error.with_fate(Fate::Unknown) } else { error };
+                return Err(self.sender.refused(error, &self.role.0));
             };
             self = match self.again(item, error).await? {
                 Confirming::Done(result) => return result,
@@ -218,14 +243,20 @@ impl Flight {
 
     /// Sends the same message again on the next connection.
     async fn again(self: Box<Self>, item: Item, why: Error) -> Result<Confirming> {
-        let Self { sender, mut budget, generation, role, .. } = *self;
+        let Self { sender, mut budget, generation, role, maybe_stored, .. } = *self;
         sender.discard(&role.0);
         let pause = sender.base.options.reconnect.next_pause(1);
         sender.base.link.moved_on(generation, pause).await;
         // From here on a failure leaves open what became of the first transmission.
-        let unknown = |e: Error| e.with_fate(if why.is_unknown() { Fate::Unknown } else { Fate::Rejected });
+        let maybe_stored = maybe_stored || why.is_unknown();
+        let unknown = |e: Error| e.with_fate(if maybe_stored { Fate::Unknown } else { Fate::Rejected });
         let permit = sender.permit(&item, &mut budget).await.map_err(|e| unknown(sender.explain(e)))?;
-        let again = sender.hand_over_within(item, permit, budget, true).await;
-        again.map_err(unknown)
+        match sender.hand_over_within(item, permit, budget, true).await.map_err(unknown)? {
+            Confirming::Done(answer) => Ok(Confirming::Done(answer.map_err(unknown))),
+            Confirming::InFlight(mut flight) => {
+                flight.maybe_stored = maybe_stored;
+                Ok(Confirming::InFlight(flight))
+            }
+        }
     }
 }

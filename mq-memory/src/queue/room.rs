@@ -52,7 +52,7 @@ impl Queue {
         // A delayed message is not ready yet; when it is due it comes in whatever the bound says. Copies of mq's own
         // are not subject to bounds: a consumer that waits for room which only it can make would never end.
         let later = message.due().is_some_and(|due| due > broker.clock().now());
-        if later || (broker.settings().core.retry && message.trail().is_some()) {
+        if later || (message.trail().is_some() && broker.settings().copies_itself()) {
             return Admission::Yes;
         }
         let weight = weight(message);

@@ -1,0 +1,9 @@
+//! What the core promises whatever goes wrong below it, on the virtual clock.
+#![allow(missing_docs)]
+
+mod common;
+mod half;
+mod reconnect;
+mod run;
+mod send;
+mod transaction;
