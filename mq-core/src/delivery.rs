@@ -113,6 +113,20 @@ impl Delivery {
         })
     }
 
+    /// From now on a drop gives it back uncounted: it was not its handler that failed.
+    pub(crate) fn return_uncounted(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.settling = true;
+        }
+    }
+
+    /// From now on a drop is a failure that counts.
+    pub(crate) fn count_drop(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.settling = false;
+        }
+    }
+
     /// Takes message and settlement apart: the message can be moved away, the acker settles later.
     #[must_use]
     pub fn detach(self) -> (Message, Acker) {

@@ -27,6 +27,10 @@ impl Queue {
         &self.name
     }
 
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn target(&self) -> Result<Target> {
         Ok(Target::queue(self.client.inner.full_name("queue", &self.name)?))
     }

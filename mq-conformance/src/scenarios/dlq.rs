@@ -21,6 +21,10 @@ scenarios! {
     a_missing_dead_letter_queue_is_made [Queues, Retry];
     dead_letters_survive_a_restart [Queues, Retry] Restart;
     a_replay_without_dead_letters_is_not_found [Queues, Retry];
+    replay_one_behind_100 [Queues, Retry];
+    a_failed_replay_changes_nothing [Queues, Retry];
+    a_replay_as_fast_as_may_be [Queues, Retry];
+    a_replay_of_a_group_goes_to_the_topic [Queues, Topics, Retry];
 }
 
 /// A queue with so many dead letters.
@@ -182,5 +186,78 @@ async fn a_replay_without_dead_letters_is_not_found(cx: Ctx) -> Outcome {
     let mut never = Replay::default();
     never.rate = 0;
     check_kind!(queue.replay(never).await, Kind::ConfigInvalid, "a replay rate of 0");
+    Ok(())
+}
+
+/// Letters that stay, whatever for, hide none behind them.
+async fn replay_one_behind_100(cx: Ctx) -> Outcome {
+    const ALL: usize = 130;
+    let queue = cx.ordered_queue("q").await?;
+    let letters: Vec<_> = (0..ALL).map(|n| Message::text(n.to_string()).with_id(format!("id-{n}"))).collect();
+    for sent in queue.producer().build().await?.send_all(letters).await {
+        sent?;
+    }
+    let mut consumer = queue.consumer().open().await?;
+    for _ in 0..ALL {
+        cx.next(&mut consumer).await?.dead_letter("useless").await?;
+    }
+    let mut only = Replay::default();
+    only.only = Some("id-120".into());
+    check_eq!(queue.replay(only.clone()).await?.replayed, 1, "of one behind 120 others");
+    check_eq!(cx.read(&mut consumer, 1).await?, ["120"], "what came back");
+    only.only = Some("id-120".into());
+    check_eq!(queue.replay(only).await?.replayed, 0, "of one that is not there any more");
+    let mut none = Replay::default();
+    none.max_replays = 0;
+    let kept = queue.replay(none).await?;
+    check_eq!((kept.replayed, kept.kept), (0, ALL as u64 - 1), "of letters that may not be replayed");
+    let rest = queue.dead_letters();
+    cx.eventually("all others stay dead", || async {
+        Ok(rest.depth().await?.ready.exact().is_none_or(|n| n == ALL as u64 - 1))
+    })
+    .await?;
+    cx.nothing(&mut consumer).await
+}
+
+async fn a_failed_replay_changes_nothing(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b", "c"]).await?;
+    queue.delete().await?;
+    cx.topology_seen().await;
+    let mut only = Replay::default();
+    only.only = Some("id-b".into());
+    check!(queue.replay(only).await.is_err(), "a replay to a queue that is gone");
+    let mut rest = queue.dead_letters().consumer().open().await?;
+    let mut left = Vec::new();
+    for letter in cx.take(&mut rest, 3).await? {
+        let trail = letter.trail().cloned().unwrap_or_default();
+        check_eq!(trail.error.as_deref(), Some("useless"), "the cause after a replay that failed");
+        check_eq!((trail.failures, trail.replays), (0, 0), "failures and replays after it");
+        left.push(text(&letter));
+        letter.ack()?;
+    }
+    check_eq!(left, ["a", "b", "c"], "what stays dead, in order");
+    Ok(())
+}
+
+async fn a_replay_as_fast_as_may_be(cx: Ctx) -> Outcome {
+    let queue = dead(&cx, &["a", "b"]).await?;
+    let mut fast = Replay::default();
+    fast.rate = u32::MAX;
+    check_eq!(queue.replay(fast).await?.replayed, 2, "what the replay says");
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.read(&mut consumer, 2).await?.len(), 2, "what came back");
+    Ok(())
+}
+
+/// The topic is where it died; no broker can give a message to one group alone.
+async fn a_replay_of_a_group_goes_to_the_topic(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    let (mut one, mut other) = (topic.group("one").open().await?, topic.group("other").open().await?);
+    topic.send("x").await?;
+    cx.next(&mut one).await?.dead_letter("bad").await?;
+    check_eq!(cx.read(&mut other, 1).await?, ["x"], "what the other group receives");
+    check_eq!(cx.client.queue("t.one.dlq").replay(Replay::default()).await?.replayed, 1, "of one letter");
+    check_eq!(cx.read(&mut one, 1).await?, ["x"], "what the group receives again");
+    check_eq!(cx.read(&mut other, 1).await?, ["x"], "what the other group receives again");
     Ok(())
 }
