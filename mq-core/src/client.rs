@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::capability::Capabilities;
 use crate::consumer::ConsumerBuilder;
 use crate::deadline::within;
+use crate::declared::Declared;
 use crate::driver::erased::DynConnection;
 use crate::driver::{
     Applied, Change, ConnectionInfo, Connector, Count, Depth, Described, Mode, PartitionRange, Query, Sort,
@@ -50,7 +51,7 @@ pub(crate) struct Inner {
     /// What emulations and their background work stand on.
     pub(crate) base: Arc<Base>,
     /// Queues of this client's topology: retry policies live here, and exclusive queues are made again from here.
-    queues: Arc<Mutex<HashMap<String, QueueSpec>>>,
+    declared: Arc<Declared>,
     producers: Mutex<HashMap<Target, Arc<Sender>>>,
 }
 
@@ -81,9 +82,9 @@ impl Client {
             let _ = within("close", options.close_grace, connection.close()).await;
             return Err(error.with_backend(info.backend));
         }
-        let queues = Arc::new(Mutex::new(HashMap::new()));
+        let declared = Arc::new(Declared::default());
         let link = Arc::new(link);
-        let restore = crate::topology::restorer(Arc::clone(&queues), options.admin_deadline);
+        let restore = crate::declared::restorer(Arc::clone(&declared), options.admin_deadline);
         tokio::spawn(supervise(Arc::clone(&link), restore));
         let clock = options.clock.or(info.clock).unwrap_or_default();
         let base = Base::new(Arc::clone(&link), options.clone(), info.clone(), clock);
@@ -95,7 +96,7 @@ impl Client {
             link,
             options,
             info,
-            queues,
+            declared,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -274,7 +275,12 @@ impl Inner {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied> {
-        if self.info.core.exchanges { self.base.change(change).await } else { self.base.apply(change).await }
+        if self.info.core.exchanges {
+            return self.base.change(change).await;
+        }
+        let applied = self.base.apply(change.clone()).await?;
+        self.declared.note(&change);
+        Ok(applied)
     }
 
     pub(crate) async fn describe(&self, query: Query) -> Result<Described> {
@@ -283,15 +289,15 @@ impl Inner {
 
     /// What this client declared about a queue.
     pub(crate) fn queue_spec(&self, full_name: &str) -> Option<QueueSpec> {
-        lock(&self.queues).get(full_name).cloned()
+        self.declared.queue(full_name)
     }
 
     pub(crate) fn remember(&self, spec: QueueSpec) {
-        lock(&self.queues).insert(spec.name.clone(), spec);
+        self.declared.remember(spec);
     }
 
     pub(crate) fn forget(&self, full_name: &str) {
-        lock(&self.queues).remove(full_name);
+        self.declared.forget(full_name);
         lock(&self.producers).retain(|target, _| target.name != full_name);
     }
 }

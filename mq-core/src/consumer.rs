@@ -87,7 +87,9 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     /// [`NotFound`](Kind::NotFound), [`Unsupported`](Kind::Unsupported) for a mode the backend does not have,
-    /// [`ConfigInvalid`](Kind::ConfigInvalid) for a prefetch of 0 or a bad policy.
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) for a prefetch of 0 or a bad policy,
+    /// [`AlreadyExists`](Kind::AlreadyExists) for a group `g` of a topic `t` beside a queue `t.g`: their dead letters
+    /// would lie in one queue.
     ///
     /// # Cancel safety
     /// A consumer that was opened is closed again.
@@ -103,6 +105,7 @@ impl ConsumerBuilder {
             shown: false,
         };
         let deadline = consumer.core.client.inner.options.admin_deadline;
+        consumer.core.check_dead_letters().await?;
         within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
         consumer.core.client.inner.base.start_duties();
         Ok(consumer)

@@ -5,6 +5,7 @@ pub mod capability;
 mod client;
 mod consumer;
 mod deadline;
+mod declared;
 pub mod dedup;
 pub mod defaults;
 mod delivery;

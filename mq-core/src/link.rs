@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::deadline::{Budget, within};
@@ -14,8 +15,11 @@ use crate::driver::erased::{DynConnection, DynConnector};
 use crate::error::{Error, Kind, Result, Status};
 use crate::event::{ClientEvent, Hub};
 
-/// Permanent errors in a row after which a reconnect gives up. One may be a broker that is still starting.
+/// Permanent errors in a row after which a reconnect gives up, if they went on for [`GIVE_UP_TIME`]. A broker that is
+/// still starting may refuse logins that it accepts later.
 const GIVE_UP_AFTER: u32 = 5;
+/// A minute and more of nothing but permanent errors is no start of a broker.
+const GIVE_UP_TIME: Duration = Duration::from_secs(120);
 
 /// The state of the connection.
 #[derive(Clone)]
@@ -188,7 +192,7 @@ async fn watch_events(connection: &dyn DynConnection, events: &Hub) -> Error {
 }
 
 async fn reconnect(link: &Link, restore: &Restore, generation: u64) {
-    let (mut tries, mut permanent) = (0u32, 0u32);
+    let (mut tries, mut refused) = (0u32, Refused::default());
     while !link.is_ended() {
         tries += 1;
         match attempt(link, restore).await {
@@ -205,8 +209,7 @@ async fn reconnect(link: &Link, restore: &Restore, generation: u64) {
                 return;
             }
             Err(error) => {
-                permanent = if error.status() == Status::Permanent { permanent + 1 } else { 0 };
-                if permanent >= GIVE_UP_AFTER {
+                if refused.for_good(&error) {
                     link.events.emit(ClientEvent::Failed(error.clone()));
                     link.end(error);
                     return;
@@ -223,6 +226,26 @@ async fn reconnect(link: &Link, restore: &Restore, generation: u64) {
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+}
+
+/// Permanent errors in a row.
+#[derive(Debug, Default)]
+struct Refused {
+    times: u32,
+    since: Option<Instant>,
+}
+
+impl Refused {
+    /// Counts an error; true if it is time to give up.
+    fn for_good(&mut self, error: &Error) -> bool {
+        if error.status() != Status::Permanent {
+            *self = Self::default();
+            return false;
+        }
+        self.times += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.times >= GIVE_UP_AFTER && since.elapsed() >= GIVE_UP_TIME
     }
 }
 

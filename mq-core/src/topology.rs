@@ -1,17 +1,11 @@
 //! Declaring exchanges, queues, topics and bindings as one piece.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
 use crate::capability::{Ability, Capabilities};
-use crate::client::{Client, Inner, lock};
+use crate::client::{Client, Inner};
 use crate::consumer::settle::dead_letter_spec;
-use crate::deadline::within;
 use crate::driver::{Applied, Change, Described, Query, Sort};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::limits::{self, DLQ_SUFFIX};
-use crate::link::Restore;
 use crate::routing::check_binding;
 use crate::spec::{Binding, ExchangeSpec, QueueSpec, TopicSpec};
 
@@ -187,8 +181,8 @@ impl Client {
     /// Declares a topology: makes what is missing, finds the rest equal.
     ///
     /// # Errors
-    /// [`AlreadyExists`](Kind::AlreadyExists), naming the property, if something exists with other properties;
-    /// [`Unsupported`](Kind::Unsupported) and [`ConfigInvalid`](Kind::ConfigInvalid) before any I/O. What was
+    /// [`AlreadyExists`](crate::Kind::AlreadyExists), naming the property, if something exists with other properties;
+    /// [`Unsupported`](crate::Kind::Unsupported) and [`ConfigInvalid`](Kind::ConfigInvalid) before any I/O. What was
     /// declared before the error stays.
     ///
     /// # Cancel safety
@@ -236,7 +230,7 @@ impl Client {
     /// Binds a queue to an exchange. Both must exist.
     ///
     /// # Errors
-    /// [`NotFound`](Kind::NotFound); [`InvalidMessage`](Kind::InvalidMessage) for a pattern beyond the limits.
+    /// [`NotFound`](crate::Kind::NotFound); [`InvalidMessage`](Kind::InvalidMessage) for a pattern beyond the limits.
     ///
     /// # Cancel safety
     /// It may have been bound.
@@ -293,25 +287,4 @@ fn describe_change(change: &Change) -> String {
         }
         other => format!("{other:?}"),
     }
-}
-
-/// Makes what dies with a connection again on the next one: exclusive queues.
-pub(crate) fn restorer(queues: Arc<Mutex<HashMap<String, QueueSpec>>>, deadline: Duration) -> Restore {
-    Box::new(move |connection| {
-        let exclusive: Vec<_> = lock(&queues).values().filter(|q| q.exclusive).cloned().collect();
-        Box::pin(async move {
-            for queue in exclusive {
-                let change = Change::DeclareQueue(queue);
-                match within("declare", deadline, connection.apply(&change)).await {
-                    Ok(_) => {}
-                    // Its former connection is not quite gone: the next try will find it so.
-                    Err(e) if e.kind() == Kind::AlreadyExists => {
-                        return Err(Error::disconnected(e.to_string()));
-                    }
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(())
-        })
-    })
 }

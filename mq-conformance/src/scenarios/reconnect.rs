@@ -22,6 +22,7 @@ scenarios! {
     sends_in_flight_through_a_cut_lose_nothing [Queues] Disconnect;
     events_tell_of_loss_and_return [Queues] Disconnect;
     an_exclusive_queue_is_made_again [Queues, Exclusive] Disconnect;
+    an_exclusive_queue_keeps_its_bindings [Queues, Exchanges, Exclusive] Disconnect;
     the_topology_survives_a_restart [Queues, Exchanges] Restart;
     a_group_resumes_after_a_cut [Topics] Disconnect;
     many_cuts_lose_nothing [Queues] Disconnect;
@@ -358,4 +359,35 @@ async fn a_pause_holds_over_a_cut(cx: Ctx) -> Outcome {
     let got: BTreeSet<_> = cx.read(&mut consumer, 4).await?.into_iter().collect();
     check_eq!(got.into_iter().collect::<Vec<_>>(), ["1", "2", "3", "4"], "what comes after the resume");
     cx.nothing(&mut consumer).await
+}
+
+async fn an_exclusive_queue_keeps_its_bindings(cx: Ctx) -> Outcome {
+    let topology = Topology::new()
+        .exchange(mq_core::ExchangeSpec::direct("news"))
+        .queue(QueueSpec::new("mine").exclusive())
+        .bind("news", "mine", "declared");
+    cx.client.declare(topology).await?;
+    cx.client.bind(mq_core::Binding::new("news", "mine", "bound")).await?;
+    cx.client.bind(mq_core::Binding::new("news", "mine", "unbound")).await?;
+    cx.client.unbind(mq_core::Binding::new("news", "mine", "unbound")).await?;
+    cx.topology_seen().await;
+    let mut consumer = cx.client.queue("mine").consumer().open().await?;
+    let exchange = cx.client.exchange("news");
+    exchange.publish("declared", "before").await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["before"], "before the cut");
+    cx.disconnect().await?;
+    for key in ["declared", "bound"] {
+        let until = Instant::now() + cx.patience.fail_over;
+        while !arrives(&cx, &mut consumer, key).await? {
+            check!(Instant::now() < until, "the binding by `{key}` has not come back");
+        }
+    }
+    check!(!arrives(&cx, &mut consumer, "unbound").await?, "a binding that was removed has come back");
+    Ok(())
+}
+
+/// True if what is published with this key comes.
+async fn arrives(cx: &Ctx, consumer: &mut mq_core::Consumer, key: &str) -> Outcome<bool> {
+    cx.client.exchange("news").publish(key, key).await?;
+    Ok(cx.drain(consumer).await?.iter().any(|text| text == key))
 }

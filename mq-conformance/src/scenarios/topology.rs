@@ -26,6 +26,7 @@ scenarios! {
     deleting_what_is_not_there_is_no_error [Queues];
     a_deleted_exchange_is_gone [Queues, Exchanges];
     a_topic_has_its_partitions [Topics];
+    dead_letters_of_a_group_and_of_a_queue_stay_apart [Queues, Topics];
 }
 
 async fn a_declare_is_idempotent(cx: Ctx) -> Outcome {
@@ -223,5 +224,17 @@ async fn a_topic_has_its_partitions(cx: Ctx) -> Outcome {
             "an empty topic holds something: {partitions:?}"
         );
     }
+    Ok(())
+}
+
+/// Both would be kept in `t.g.dlq`.
+async fn dead_letters_of_a_group_and_of_a_queue_stay_apart(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    cx.queue("t.g").await?;
+    cx.topology_seen().await;
+    let error =
+        check_kind!(topic.group("g").open().await, Kind::AlreadyExists, "a group beside such a queue");
+    check!(error.to_string().contains("t.g"), "the error does not name the queue: {error}");
+    topic.group("other").open().await?.close().await?;
     Ok(())
 }

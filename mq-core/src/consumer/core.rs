@@ -8,7 +8,7 @@ use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::Budget;
 use crate::driver::erased::{DynConnection, DynConsumer};
-use crate::driver::{ConsumerOptions, Control, Mode, Sort, Start};
+use crate::driver::{ConsumerOptions, Control, Mode, Sort, Start, Target};
 use crate::error::{Error, Kind, Result};
 use crate::limits::DLQ_SUFFIX;
 
@@ -74,6 +74,22 @@ impl ConsumerCore {
             Mode::Group(group) => format!("{source}.{}{DLQ_SUFFIX}", self.client.inner.short_name(group)),
             _ => format!("{source}{DLQ_SUFFIX}"),
         }
+    }
+
+    /// Refuses a group whose dead letters would lie among those of a queue. Who may not ask is believed.
+    pub(crate) async fn check_dead_letters(&self) -> Result<()> {
+        let Mode::Group(_) = &self.options.mode else { return Ok(()) };
+        let letters = self.dead_letters();
+        let Some(queue) = letters.strip_suffix(DLQ_SUFFIX) else { return Ok(()) };
+        let inner = &self.client.inner;
+        if !inner.base.exists(&Target::queue(queue)).await.unwrap_or(false) {
+            return Ok(());
+        }
+        let text = format!(
+            "the queue `{}` exists, and its dead letters would lie among those of this group; name one of them otherwise",
+            inner.short_name(queue)
+        );
+        Err(self.explain(Error::new(Kind::AlreadyExists, text)))
     }
 
     /// Opens a session on the live connection; waits for one as long as the client lives.

@@ -1,0 +1,50 @@
+//! What comes back after a cut, and what does not end a client.
+
+use mq_core::{Error, ExchangeSpec, Kind, QueueSpec, Topology};
+use mq_memory::Operation;
+
+use crate::common::{S, rig};
+
+#[tokio::test(start_paused = true)]
+async fn refused_logins_while_a_broker_starts() {
+    let (broker, client) = rig(|_| ()).await;
+    let refused = Error::new(Kind::Unauthenticated, "still loading users");
+    broker.switchboard().fail_next(Operation::Connect, 8, refused);
+    broker.switchboard().disconnect();
+    let sent = tokio::time::timeout(S * 120, async { while client.queue("q").send("x").await.is_err() {} });
+    sent.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_that_are_refused_for_good_end_the_client() {
+    let (broker, client) = rig(|_| ()).await;
+    let refused = Error::new(Kind::Unauthenticated, "the account is gone");
+    broker.switchboard().fail_next(Operation::Connect, 1_000, refused);
+    broker.switchboard().disconnect();
+    let mut kind = Kind::Timeout;
+    for _ in 0..20 {
+        kind = client.queue("q").send("x").await.unwrap_err().kind();
+        if kind != Kind::Timeout {
+            break;
+        }
+    }
+    assert_eq!(kind, Kind::Unauthenticated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exclusive_queue_keeps_its_bindings() {
+    for emulated in [false, true] {
+        let (broker, client) = rig(|d| d.exchanges = emulated).await;
+        let topology = Topology::new()
+            .exchange(ExchangeSpec::fanout("news"))
+            .queue(QueueSpec::new("mine").exclusive())
+            .bind("news", "mine", "");
+        client.declare(topology).await.unwrap();
+        let mut consumer = client.queue("mine").consumer().open().await.unwrap();
+        broker.switchboard().disconnect();
+        tokio::time::sleep(S * 30).await;
+        assert!(consumer.recv_for(S).await.unwrap().is_none());
+        client.exchange("news").publish("", "after").await.unwrap();
+        assert!(consumer.recv_for(S * 10).await.unwrap().is_some(), "emulated: {emulated}");
+    }
+}
