@@ -114,6 +114,14 @@ impl Window {
         Some(Permit { window: Some(Arc::clone(self)), weight })
     }
 
+    /// Waits until all that is in flight now has been answered. What comes later waits in line behind that.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in the line.
+    pub(crate) async fn emptied(self: &Arc<Self>) {
+        drop(self.acquire(usize::MAX).await);
+    }
+
     async fn acquire_one(self: &Arc<Self>, weight: u64) {
         if !self.try_take(weight, false) {
             Acquire { window: self, weight, waiter: None }.await;

@@ -8,6 +8,7 @@ mod source;
 mod work;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use self::received::Received;
 
 use self::handler::Work;
 use self::source::Source;
+use crate::client::Client;
 use crate::consumer::ConsumerBuilder;
 use crate::defaults;
 use crate::error::{Error, Result};
@@ -152,7 +154,8 @@ impl RunLoop {
         self
     }
 
-    /// How long a shutdown waits for handlers that are running. Default 10 s.
+    /// How long a shutdown waits for handlers that are running. Default 10 s. Giving back what they hold and closing
+    /// the consumers takes no longer than the client's close grace on top of it.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
@@ -164,22 +167,34 @@ impl RunLoop {
         self
     }
 
-    /// Runs until `stop` is done, then shuts down: stops fetching, lets handlers finish, settles, closes.
+    /// Opens all consumers and runs until `stop` is done, then shuts down: stops fetching, lets handlers finish,
+    /// settles, waits for what was handed over to producers of the client, closes. What has not begun by then does not
+    /// begin; it comes again, uncounted.
     ///
     /// # Errors
-    /// The error that ended a consumer, after the same shutdown: for example
-    /// [`NotFound`](crate::Kind::NotFound) if its queue is gone. Errors of handlers do not end the run.
+    /// That of a consumer that cannot be opened, before any handler begins. The error that ended a consumer, after the
+    /// same shutdown: for example [`NotFound`](crate::Kind::NotFound) if its queue is gone. Errors of handlers do not
+    /// end the run.
     ///
     /// # Cancel safety
-    /// Dropping the run drops its handlers; messages that are not settled come again.
+    /// Dropping the run drops its handlers; messages that are not settled come again, uncounted.
     pub async fn run_until(self, stop: impl Future) -> Result<RunReport> {
         self.check()?;
         let tally = Arc::new(Tally::default());
         let permits = Arc::new(Semaphore::new(self.options.concurrency));
         let (ending, ended) = watch::channel(false);
-        let mut running = JoinSet::new();
+        let mut stop = pin!(stop);
+        let mut opened = Vec::with_capacity(self.sources.len());
         for (builder, work) in self.sources {
-            let consumer = builder.open().await?;
+            tokio::select! {
+                biased;
+                consumer = builder.open() => opened.push((consumer?, work)),
+                _ = stop.as_mut() => return Ok(tally.report()),
+            }
+        }
+        let clients: Vec<_> = opened.iter().map(|(consumer, _)| consumer.core.client.clone()).collect();
+        let mut running = JoinSet::new();
+        for (consumer, work) in opened {
             let source = Source::new(consumer, work, self.options, Arc::clone(&permits), Arc::clone(&tally));
             running.spawn(source.run(ended.clone()));
         }
@@ -192,6 +207,9 @@ impl RunLoop {
         let mut outcome = first.map_or(Ok(()), flatten);
         while let Some(ended) = running.join_next().await {
             outcome = outcome.and(flatten(ended));
+        }
+        for client in clients {
+            flush(&client, self.options.grace).await;
         }
         outcome.map(|()| tally.report())
     }
@@ -208,6 +226,13 @@ impl RunLoop {
             return Err(Error::config("a batch of at most 0 messages would hold none; use at least 1"));
         }
         Ok(())
+    }
+}
+
+/// Waits for what was handed over and is not confirmed yet.
+async fn flush(client: &Client, grace: Duration) {
+    if tokio::time::timeout(grace, client.inner.window.emptied()).await.is_err() {
+        tracing::warn!("messages that were handed over are not confirmed within the grace time");
     }
 }
 

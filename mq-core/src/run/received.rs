@@ -50,7 +50,9 @@ impl Received {
     /// Takes the settlement over: the result of the handler decides nothing any more. `None` if it was taken before.
     #[must_use]
     pub fn take_delivery(&self) -> Option<Delivery> {
-        lock(&self.slot).take()
+        let mut delivery = lock(&self.slot).take();
+        delivery.iter_mut().for_each(Delivery::count_drop);
+        delivery
     }
 }
 

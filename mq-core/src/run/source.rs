@@ -14,6 +14,9 @@ use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::error::Result;
 
+/// The longest wait for a batch.
+const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+
 pub(super) struct Source {
     consumer: Consumer,
     work: Work,
@@ -21,8 +24,17 @@ pub(super) struct Source {
     permits: Arc<Semaphore>,
     tally: Arc<Tally>,
     lanes: Lanes,
-    /// Each handler returns the key it worked on.
-    handlers: JoinSet<Option<Vec<u8>>>,
+    handlers: JoinSet<Finished>,
+    /// Taken and not begun when the end was announced: given back by the closing consumer.
+    unbegun: Vec<Delivery>,
+}
+
+/// How the task of a handler ended.
+enum Finished {
+    /// It worked on a message of this key.
+    Handled(Option<Vec<u8>>),
+    /// The end was announced before it began.
+    Unbegun(Delivery),
 }
 
 impl Source {
@@ -36,7 +48,8 @@ impl Source {
         // A group keeps the order of a key: also across a retry in place.
         let grouped = matches!(consumer.core.options.mode, crate::driver::Mode::Group(_));
         let per_key = options.per_key.or(grouped.then_some(1));
-        Self { consumer, work, options, permits, tally, lanes: Lanes::new(per_key), handlers: JoinSet::new() }
+        let (lanes, handlers, unbegun) = (Lanes::new(per_key), JoinSet::new(), Vec::new());
+        Self { consumer, work, options, permits, tally, lanes, handlers, unbegun }
     }
 
     /// Runs until the end is announced or the consumer fails; then finishes what was begun.
@@ -46,7 +59,7 @@ impl Source {
                 biased;
                 () = announced(&mut ended) => break Ok(()),
                 Some(done) = self.handlers.join_next() => {
-                    self.finished(done.ok().flatten());
+                    self.finished(done.ok(), &ended);
                     continue;
                 }
                 next = next(&mut self.consumer, &self.work) => next,
@@ -81,8 +94,7 @@ impl Source {
             tokio::select! {
                 biased;
                 () = announced(ended) => {
-                    // Not begun: the closing consumer gives them back.
-                    give_back(deliveries).await;
+                    self.unbegun.append(&mut deliveries);
                     return false;
                 }
                 permit = Arc::clone(&self.permits).acquire_owned() => {
@@ -91,7 +103,7 @@ impl Source {
                     }
                     return true;
                 }
-                Some(done) = self.handlers.join_next() => self.finished(done.ok().flatten()),
+                Some(done) = self.handlers.join_next() => self.finished(done.ok(), ended),
             }
         }
     }
@@ -103,29 +115,45 @@ impl Source {
         self.handlers.spawn(async move {
             work::handle(work, deliveries, timeout, &tally).await;
             drop(permit);
-            key
+            Finished::Handled(key)
         });
     }
 
     /// A handler is done: the next message of its key may begin.
-    fn finished(&mut self, key: Option<Vec<u8>>) {
+    fn finished(&mut self, done: Option<Finished>, ended: &watch::Receiver<bool>) {
+        let key = match done {
+            Some(Finished::Handled(key)) => key,
+            Some(Finished::Unbegun(delivery)) => return self.unbegun.push(delivery),
+            None => None,
+        };
         let Some(next) = self.lanes.leave(key.as_deref()) else { return };
         let (work, tally, timeout) =
             (self.work.clone(), Arc::clone(&self.tally), self.options.handler_timeout);
-        let permits = Arc::clone(&self.permits);
+        let (permits, mut ended) = (Arc::clone(&self.permits), ended.clone());
         self.handlers.spawn(async move {
+            let permit = tokio::select! {
+                biased;
+                () = announced(&mut ended) => return Finished::Unbegun(next),
+                permit = permits.acquire_owned() => permit,
+            };
             // Closed permits mean that the run is over.
-            if let Ok(_permit) = permits.acquire_owned().await {
-                work::handle(work, vec![next], timeout, &tally).await;
-            }
-            key
+            let Ok(_permit) = permit else { return Finished::Unbegun(next) };
+            work::handle(work, vec![next], timeout, &tally).await;
+            Finished::Handled(key)
         });
     }
 
     /// Handlers finish within the grace time; then everything that is not settled goes back.
     async fn shut_down(mut self) {
-        let waiting = self.lanes.drain();
-        let finish = async { while self.handlers.join_next().await.is_some() {} };
+        let mut waiting = self.lanes.drain();
+        waiting.append(&mut self.unbegun);
+        let finish = async {
+            while let Some(done) = self.handlers.join_next().await {
+                if let Ok(Finished::Unbegun(delivery)) = done {
+                    waiting.push(delivery);
+                }
+            }
+        };
         if tokio::time::timeout(self.options.grace, finish).await.is_err() {
             let unfinished = u64::try_from(self.handlers.len()).unwrap_or(u64::MAX);
             self.tally.unfinished.fetch_add(unfinished, Ordering::Relaxed);
@@ -143,14 +171,6 @@ impl Source {
     }
 }
 
-async fn give_back(deliveries: Vec<Delivery>) {
-    for delivery in deliveries {
-        if let Err(unsettled) = delivery.requeue().await {
-            tracing::debug!(error = %unsettled.error, "a message that was not begun comes again");
-        }
-    }
-}
-
 async fn announced(ended: &mut watch::Receiver<bool>) {
     // The sender gone means the same as the end announced.
     drop(ended.wait_for(|e| *e).await);
@@ -158,25 +178,33 @@ async fn announced(ended: &mut watch::Receiver<bool>) {
 
 async fn next(consumer: &mut Consumer, work: &Work) -> Result<Vec<Delivery>> {
     match work {
-        Work::Single(_) => Ok(vec![consumer.recv().await?]),
+        Work::Single(_) => Ok(vec![take(consumer).await?]),
         Work::Batch { max, wait, .. } => collect(consumer, *max, *wait).await,
     }
+}
+
+/// The next message. Dropped by a run that is given up, it comes again uncounted.
+async fn take(consumer: &mut Consumer) -> Result<Delivery> {
+    let mut delivery = consumer.recv().await?;
+    delivery.return_uncounted();
+    Ok(delivery)
 }
 
 /// A batch: waits for the first message, then for more of them up to `wait`.
 async fn collect(consumer: &mut Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
     let mut batch = consumer.batch.take().unwrap_or_default();
     if batch.is_empty() {
-        batch.push(consumer.recv().await?);
+        batch.push(take(consumer).await?);
     }
     consumer.batch = Some(batch);
-    let until = tokio::time::Instant::now() + wait;
+    // A far future instead of an overflow for "no end in practice".
+    let until = tokio::time::Instant::now() + wait.min(LONGEST);
     loop {
         let room = consumer.batch.as_ref().map_or(0, |b| max.saturating_sub(b.len()));
         if room == 0 {
             break;
         }
-        let Ok(next) = tokio::time::timeout_at(until, consumer.recv()).await else { break };
+        let Ok(next) = tokio::time::timeout_at(until, take(consumer)).await else { break };
         let next = next?;
         consumer.batch.get_or_insert_default().push(next);
     }
