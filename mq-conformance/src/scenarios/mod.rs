@@ -20,6 +20,7 @@ mod queue;
 mod reconnect;
 mod retry;
 mod routing;
+mod run_end;
 mod run_loop;
 mod seek;
 mod settlement;
@@ -56,6 +57,7 @@ const GROUPS: &[&[Scenario]] = &[
     transaction::SCENARIOS,
     half::SCENARIOS,
     run_loop::SCENARIOS,
+    run_end::SCENARIOS,
     defaults::SCENARIOS,
     dedup::SCENARIOS,
 ];
