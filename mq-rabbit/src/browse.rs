@@ -130,19 +130,20 @@ impl QueueBrowser {
 
 impl Consumer for QueueBrowser {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
-        if max == 0 || self.paused.load(Ordering::Acquire) || self.returned.load(Ordering::Acquire) {
+        if max == 0 || self.paused.load(Ordering::Acquire) {
             // Nothing changes here; the caller asked to wait for a change.
             tokio::time::sleep(wait).await;
             return Ok(());
         }
-        for read in 0..max {
+        if self.returned.load(Ordering::Acquire) {
+            // All was shown: nothing, at once, is how a browse ends.
+            return Ok(());
+        }
+        for _ in 0..max {
             match self.next().await? {
                 Some(arrival) => into.push(arrival),
                 None => {
                     self.give_back().await?;
-                    if read == 0 {
-                        tokio::time::sleep(wait).await;
-                    }
                     break;
                 }
             }

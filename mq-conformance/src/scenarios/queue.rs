@@ -343,11 +343,15 @@ async fn browse_reads_beyond_its_prefetch(cx: Ctx) -> Outcome {
     let wanted: Vec<_> = (0..25).map(|n| n.to_string()).collect();
     let mut reader = queue.browse().prefetch(10).open().await?;
     let mut seen = Vec::new();
-    while let Some(message) = reader.recv_for(cx.patience.fail_over).await? {
-        seen.push(text(&message));
+    while seen.len() < 25 {
+        let shown = cx.next(&mut reader).await?;
+        seen.push(text(&shown));
     }
-    reader.close().await?;
     check_eq!(seen, wanted, "a browse of a prefetch of 10");
+    let end = cx.ends("the end of a browse", reader.recv()).await?;
+    check_kind!(end, Kind::Closed, "a browse that has shown all there was");
+    check_eq!(reader.recv_for(cx.patience.fail_over).await?.is_none(), true, "it stays at its end");
+    reader.close().await?;
     check_eq!(queue.list(25).await?.len(), 25, "the list of all");
     Ok(())
 }

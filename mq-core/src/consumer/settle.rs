@@ -255,10 +255,6 @@ impl Session {
         if held.is_void() {
             return Err(void());
         }
-        if self.core.options.mode == Mode::Browse {
-            self.settled();
-            return Ok(());
-        }
         self.ack(held.tag)
     }
 

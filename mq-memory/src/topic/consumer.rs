@@ -107,7 +107,8 @@ impl TopicConsumer {
     pub(crate) async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         let before = into.len();
         self.take(into, max, !wait.is_zero())?;
-        if into.len() > before || wait.is_zero() {
+        let browsed = max > 0 && self.reader.browser.is_some();
+        if into.len() > before || wait.is_zero() || browsed {
             return Ok(());
         }
         // Without a task of the timer, what is delayed would never come.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::{Error, Kind};
+use mq_core::{Error, Kind, TopicSpec, Topology};
 use mq_memory::Operation;
 
 use crate::common::{Broker, SOON, declare, next};
@@ -57,6 +57,21 @@ async fn a_return_that_fails_leaks_nothing() {
         let again = consumer.recv_for(SOON * 10).await.unwrap();
         assert!(again.is_some(), "{failures} failures: {} held for ever", consumer.held());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_browse_of_a_topic_ends() {
+    let client = Broker::new(|_| ()).client().await;
+    client.declare(Topology::new().topic(TopicSpec::new("t").with_partitions(2))).await.unwrap();
+    for n in 0..25 {
+        client.topic("t").send(n.to_string()).await.unwrap();
+    }
+    let mut reader = client.topic("t").browse().prefetch(4).open().await.unwrap();
+    for _ in 0..25 {
+        reader.recv_for(SOON).await.unwrap().expect("all there is");
+    }
+    let end = tokio::time::timeout(SOON, reader.recv()).await.expect("it ends").unwrap_err();
+    assert_eq!(end.kind(), Kind::Closed);
 }
 
 /// Settled and dropped on a thread without a runtime.
