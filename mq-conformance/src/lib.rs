@@ -15,6 +15,7 @@ mod runner;
 pub mod saboteur;
 mod scenario;
 mod scenarios;
+pub mod secrets;
 pub mod torture;
 
 pub use context::Ctx;
