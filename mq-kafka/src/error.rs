@@ -90,6 +90,7 @@ pub(crate) fn code_of(error: &KafkaError) -> Option<Code> {
 
 /// What failed, as one error; the native one stays below it.
 pub(crate) fn of(doing: &str, error: KafkaError) -> Error {
+    let error = without_value(error);
     let (kind, status, fate) = match (&error, code_of(&error)) {
         (_, Some(code)) => classify(code),
         (KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Nul(_), None) => {
@@ -110,7 +111,17 @@ pub(crate) fn of_code(doing: &str, code: Code) -> Error {
     of(doing, KafkaError::Global(code))
 }
 
-/// The words of an error without its wrapping. A configuration error may quote a secret: only its key is named.
+/// A configuration error quotes the value that was refused, which may be a secret: only the key is kept.
+fn without_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(code, why, key, value) if !value.is_empty() => {
+            KafkaError::ClientConfig(code, why.replace(&value, "***"), key, "***".to_owned())
+        }
+        other => other,
+    }
+}
+
+/// The words of an error without its wrapping.
 fn text(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, key, _) => format!("the property `{key}` was refused: {why}"),
@@ -135,6 +146,17 @@ mod tests {
         {
             assert_eq!(classify(code).2, Fate::Rejected, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_refused_property_is_named_without_its_value() {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("acks", "hunter2");
+        let refused = config.create_native_config().map(drop).unwrap_err();
+        let error = of("connect", refused);
+        let cause = std::error::Error::source(&error).expect("the native error stays below");
+        let shown = format!("{error} {error:?} {cause} {cause:?}");
+        assert!(shown.contains("refused") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]
