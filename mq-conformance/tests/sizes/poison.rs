@@ -23,7 +23,7 @@ fn panics(n: u64) -> bool {
 
 type Calls = Arc<Mutex<HashMap<u64, u32>>>;
 
-async fn handle(message: Received, calls: Calls) -> mq_core::Handled {
+fn handle(message: &Received, calls: &Calls) -> mq_core::Handled {
     let n: u64 = message.to_str()?.parse()?;
     *calls.lock().unwrap().entry(n).or_default() += 1;
     assert!(!(is_poison(n) && panics(n)), "message {n} is poison");
@@ -50,7 +50,10 @@ async fn run(emulated: bool, numbers: Vec<u64>) -> (HashMap<u64, u32>, Vec<Messa
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let handler = move |message: Received| handle(message, Arc::clone(&counted));
+    let handler = move |message: Received| {
+        let counted = Arc::clone(&counted);
+        async move { handle(&message, &counted) }
+    };
     queue.consumer().concurrency(8).run_until(empty, handler).await.unwrap();
     let took = begun.elapsed();
     let dead = queue.dead_letters().list(numbers.len()).await.unwrap_or_default();
