@@ -58,11 +58,25 @@ fn signed(offset: u64) -> i64 {
 /// The text for a snapshot. What does not fit is left out from the far end: it costs a redelivery, no message.
 /// The broker refuses a text that is too long without a word on some paths, so the budget is kept here.
 pub(crate) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> String {
+    map(snapshot, deaths, open).encode(DEFAULT_BUDGET).text
+}
+
+/// Runs that fit in any case.
+const FEW: usize = 256;
+
+/// True if the text for a snapshot leaves nothing out.
+pub(super) fn fits(snapshot: &Snapshot, deaths: &Deaths) -> bool {
+    let Some(last) = snapshot.ahead.last() else { return true };
+    snapshot.ahead.len() <= FEW
+        || map(snapshot, deaths, true).encode(DEFAULT_BUDGET).covers >= unsigned(last.end)
+}
+
+fn map(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> Acked {
     let mut map = Acked::new(unsigned(snapshot.base), 0);
     map.runs = snapshot.ahead.iter().map(|r| unsigned(r.start)..unsigned(r.end)).collect();
     map.deaths.clone_from(&deaths.0);
     map.open = open;
-    map.encode(DEFAULT_BUDGET).text
+    map
 }
 
 /// What a text says, if it belongs to this offset; anything else says nothing.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::hooks::Reading;
 use super::shared::{Shared, Stored};
 use super::stage::list_of;
+use super::tail::Tail;
 use crate::connection::Link;
 use crate::{error, lock, topology};
 
@@ -149,8 +150,14 @@ impl Trim {
     }
 }
 
+/// What is done beside the commits of a queue.
+pub(super) struct Chores {
+    pub(super) trim: Trim,
+    pub(super) tail: Option<Tail>,
+}
+
 /// The thread: commits whenever it is asked to, until it is stopped.
-pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut trim: Option<Trim>) {
+pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores: Option<Chores>) {
     let mut last = 0;
     while let Some(number) = shared.commits.next(last) {
         let began = Instant::now();
@@ -161,8 +168,11 @@ pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut trim: O
         }
         shared.commits.finish(number, result);
         last = number;
-        if let Some(trim) = &mut trim {
+        if let Some(Chores { trim, tail }) = &mut chores {
             trim.after(&shared.plan.topic, &committed);
+            if let Some(tail) = tail {
+                tail.relieve(shared, &committed);
+            }
         }
         pause(PACE.saturating_sub(began.elapsed()));
     }

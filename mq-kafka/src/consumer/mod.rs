@@ -9,6 +9,7 @@ mod reader;
 mod shared;
 mod stage;
 pub(crate) mod tag;
+mod tail;
 pub(crate) mod track;
 
 use std::sync::Arc;

@@ -15,9 +15,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use super::acked::Deaths;
-use super::commit::Trim;
+use super::commit::{Chores, Trim};
 use super::hooks::{self, Reading};
 use super::shared::{Read, Resumed, Shared};
+use super::tail::Tail;
 use super::track::Tracker;
 use super::{commit, control};
 use crate::connection::{Link, make};
@@ -49,13 +50,14 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     let consumer: BaseConsumer<Reading> = make(&config, context)?;
     let consumer = Arc::new(consumer);
     shared.set_native(&consumer);
-    let trim = shared.plan.queue.then(|| Trim {
-        link: Arc::downgrade(link),
-        runtime: Handle::current(),
-        done: BTreeMap::new(),
+    let chores = shared.plan.queue.then(|| Chores {
+        trim: Trim { link: Arc::downgrade(link), runtime: Handle::current(), done: BTreeMap::new() },
+        // The log of half messages is moved on by its own steps.
+        tail: (!shared.plan.topic.contains("mq.half."))
+            .then(|| Tail { link: Arc::downgrade(link), runtime: Handle::current() }),
     });
     let shared = Arc::clone(shared);
-    let reader = Reader { shared, consumer, left: BTreeSet::new(), trim, paused: false, held: 0 };
+    let reader = Reader { shared, consumer, left: BTreeSet::new(), chores, paused: false, held: 0 };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
     spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
 }
@@ -65,7 +67,7 @@ struct Reader {
     consumer: Arc<BaseConsumer<Reading>>,
     /// Partitions that a browse has not read to the end.
     left: BTreeSet<i32>,
-    trim: Option<Trim>,
+    chores: Option<Chores>,
     paused: bool,
     /// The epoch for which the pause, or its absence, was set.
     held: u32,
@@ -73,15 +75,20 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        if self.shared.is_stopping() {
+            // Nobody waited for the open: a member that joins only to leave holds the others up.
+            self.shared.ended.send_replace(true);
+            return;
+        }
         if let Err(failed) = self.begin() {
             self.shared.die(failed);
         }
         let committer = self.shared.plan.settles().then(|| {
             let (shared, consumer) = (Arc::clone(&self.shared), Arc::clone(&self.consumer));
-            let trim = self.trim.take();
+            let chores = self.chores.take();
             std::thread::Builder::new()
                 .name("mq-kafka-commit".to_owned())
-                .spawn(move || commit::run(&shared, &consumer, trim))
+                .spawn(move || commit::run(&shared, &consumer, chores))
         });
         self.read();
         self.settle_down();

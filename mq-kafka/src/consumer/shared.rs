@@ -1,6 +1,6 @@
 //! What a consumer's threads and its async side share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -65,6 +65,8 @@ struct Part {
     deaths: Deaths,
     /// Held messages that could not be read as a whole.
     unreadable: BTreeMap<i64, &'static str>,
+    /// Messages that were moved to the tail while the application held them.
+    moved: BTreeSet<i64>,
     /// Moves with each change of the tracker that a commit would show.
     version: u64,
     /// The version of the last ack.
@@ -335,6 +337,8 @@ impl Shared {
                         part.version += 1;
                         part.acked = part.version;
                         part.unreadable.remove(&offset);
+                    } else if part.moved.remove(&offset) {
+                        void.push(*tag);
                     }
                 }
                 _ => void.push(*tag),
@@ -467,6 +471,30 @@ impl Shared {
             .collect()
     }
 
+    /// The oldest held message of a partition that nothing else is being done with.
+    pub(super) fn oldest(&self, partition: i32) -> Option<(Tag, Message)> {
+        let state = lock(&self.state);
+        let part = state.parts.get(&partition).filter(|p| !p.leaving && !p.staged)?;
+        let (offset, message) = part.tracker.oldest().filter(|(n, _)| !part.unreadable.contains_key(n))?;
+        Some((tag::of(self.id, part.epoch, partition, offset), message.clone()))
+    }
+
+    /// A copy of a held message lies at the tail: an ack of this delivery is void.
+    pub(super) fn moved_away(&self, tag: Tag) {
+        let mut state = lock(&self.state);
+        let (partition, offset) = tag::place(tag);
+        let State { parts, ready, .. } = &mut *state;
+        let Some(part) = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) else { return };
+        if part.tracker.ack(offset) {
+            part.version += 1;
+            let waiting = ready.len();
+            ready.retain(|i| i.tag != tag);
+            if ready.len() == waiting {
+                part.moved.insert(offset);
+            }
+        }
+    }
+
     /// True if this delivery is held.
     pub(crate) fn holds(&self, tag: Tag) -> bool {
         let (partition, offset) = tag::place(tag);
@@ -506,6 +534,7 @@ impl Shared {
             if let Some(part) = state.parts.get_mut(&partition) {
                 (part.epoch, part.tracker, part.deaths) = (epoch, tracker, deaths);
                 part.unreadable.clear();
+                part.moved.clear();
                 part.version += 1;
             }
         }

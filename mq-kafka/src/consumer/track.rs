@@ -81,6 +81,11 @@ impl Tracker {
         self.find(offset)?.clone()
     }
 
+    /// The oldest held message.
+    pub(crate) fn oldest(&self) -> Option<(i64, &Message)> {
+        self.held.iter().find_map(|(offset, message)| Some((*offset, message.as_ref()?)))
+    }
+
     /// True if this message is held.
     pub(crate) fn holds(&mut self, offset: i64) -> bool {
         self.find(offset).is_some()

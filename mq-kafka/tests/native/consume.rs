@@ -9,7 +9,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         close_is_quick_with_deliveries_held,
         a_slow_consumer_is_paused_and_goes_on,
         a_death_is_counted_and_acks_survive_it,
-        what_cannot_be_read_is_dead_lettered
+        what_cannot_be_read_is_dead_lettered,
+        what_is_stuck_for_too_long_goes_to_the_tail
     ]
 }
 
@@ -139,5 +140,39 @@ async fn what_cannot_be_read_is_dead_lettered() {
     dead.close().await.unwrap();
     consumer.close().await.unwrap();
     client.close().await.unwrap();
+    bed.close().await;
+}
+
+/// What is acknowledged beyond the first message does not fit beside the stored offset.
+async fn what_is_stuck_for_too_long_goes_to_the_tail() {
+    const ALL: usize = 30_000;
+    let bed = Bed::new().await;
+    let queue = bed.queue("stuck", 1).await;
+    bed.texts(&Target::queue(&queue), ALL).await;
+    let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+    options.prefetch = 40_000;
+    let mut inbox = bed.consumer(options).await;
+    let got = inbox.take(ALL).await;
+    let is_held = |seq: usize| seq == 0 || (seq >= 25_000 && seq % 3 == 0);
+    let (held, done): (Vec<_>, Vec<_>) = got.into_iter().enumerate().partition(|(n, _)| is_held(*n));
+    let tags: Vec<_> = done.iter().map(|(_, d)| d.tag).collect();
+    inbox.consumer.ack(&tags);
+    inbox.consumer.flush().await.unwrap();
+    let copy = inbox.take(1).await;
+    assert_eq!(texts(&copy), ["0"]);
+    assert_eq!(copy[0].message.id(), held[0].1.message.id());
+    // It is not that delivery's any more.
+    inbox.consumer.ack(&[held[0].1.tag]);
+    inbox.some(0, Duration::from_secs(5)).await;
+    assert!(inbox.changes.iter().any(|c| matches!(c, Arrival::AckLost(t) if t == &[held[0].1.tag])));
+    inbox.ack(&copy).await;
+    inbox.close().await;
+    let mut inbox = bed.shared(&queue).await;
+    let again = inbox.take(held.len() - 1).await;
+    let rest: Vec<u64> = held.iter().skip(1).map(|(n, _)| *n as u64).collect();
+    assert_eq!(sorted(&again), rest, "nothing that was acknowledged comes again");
+    inbox.ack(&again).await;
+    inbox.nothing().await;
+    inbox.close().await;
     bed.close().await;
 }
