@@ -153,7 +153,7 @@ async fn what_is_stuck_for_too_long_goes_to_the_tail() {
     options.prefetch = 40_000;
     let mut inbox = bed.consumer(options).await;
     let got = inbox.take(ALL).await;
-    let is_held = |seq: usize| seq == 0 || (seq >= 25_000 && seq % 3 == 0);
+    let is_held = |seq: usize| seq == 0 || (seq >= 25_000 && seq.is_multiple_of(3));
     let (held, done): (Vec<_>, Vec<_>) = got.into_iter().enumerate().partition(|(n, _)| is_held(*n));
     let tags: Vec<_> = done.iter().map(|(_, d)| d.tag).collect();
     inbox.consumer.ack(&tags);
