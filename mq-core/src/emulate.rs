@@ -8,6 +8,7 @@ pub(crate) mod envelope;
 pub(crate) mod exchange;
 pub(crate) mod half;
 mod outlets;
+mod own;
 mod undelivered;
 mod unpack;
 

@@ -217,13 +217,17 @@ impl Client {
         }
     }
 
-    /// Every object that declaring this would make, one a line: mq's own included, for whoever makes them by hand.
+    /// Every object that declaring this would make, one a line, for whoever makes them by hand: dead-letter queues
+    /// and the core's own objects included. Not included are what a backend makes below them (delay levels and
+    /// companions of bounded queues on RabbitMQ, the delay topics on Kafka), and the logs of half messages, which are
+    /// named after their producer groups: see the page on the wire protocol.
     ///
     /// # Errors
     /// As [`declare`](Self::declare) before any I/O.
     pub fn export(&self, topology: &Topology) -> Result<String> {
         topology.check(&self.inner, &self.inner.info.capabilities)?;
-        let changes = topology.changes(&self.inner)?;
+        let mut changes = self.inner.base.own_objects(!topology.exchanges.is_empty());
+        changes.append(&mut topology.changes(&self.inner)?);
         Ok(changes.iter().map(|c| format!("{}\n", describe_change(c))).collect())
     }
 

@@ -6,4 +6,5 @@ mod half;
 mod reconnect;
 mod run;
 mod send;
+mod topology;
 mod transaction;

@@ -1,19 +1,17 @@
 //! Delayed publishes: they wait as messages of mq's own and are routed when they are due.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::OnceCell;
 
 use super::super::Base;
 use super::super::deliver::Gone;
 use crate::capability::Ability;
-use crate::driver::{Change, ConsumerOptions, Incoming, Mode, Target};
+use crate::driver::{ConsumerOptions, Incoming, Mode, Target};
 use crate::error::Result;
 use crate::message::Message;
 use crate::protocol::delayed::{CONTENT_TYPE, DelayedPublish};
 use crate::protocol::objects;
-use crate::spec::QueueSpec;
 use crate::trail::DeathReason;
 
 /// Publishes the owner holds at most.
@@ -22,17 +20,6 @@ const PREFETCH: u32 = 64;
 impl Base {
     pub(super) fn due_queue(&self) -> String {
         self.own(objects::DUE)
-    }
-
-    /// Makes the queue of what waits, once for each client.
-    pub(super) async fn declare_due(&self) -> Result<()> {
-        if self.due_declared.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let queue = QueueSpec::new(self.due_queue()).with_max_deaths(u32::MAX);
-        self.apply(Change::DeclareQueue(queue)).await?;
-        self.due_declared.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// A delayed publish as a message: the same id, the same due time.

@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::message::Message;
 use crate::protocol::objects;
-use crate::spec::TopicSpec;
 
 use super::super::Base;
 
@@ -75,8 +74,7 @@ impl Base {
 
     /// Makes the log if it is not there.
     pub(super) async fn declare_topology(&self) -> Result<()> {
-        let topic = TopicSpec::new(self.own(objects::TOPOLOGY)).with_partitions(1);
-        self.apply(Change::DeclareTopic(topic)).await.map(drop)
+        self.apply(Change::DeclareTopic(self.topology_spec())).await.map(drop)
     }
 
     /// Waits until the reader has seen all that the log holds now. Without a log there is nothing to see.
