@@ -25,15 +25,66 @@ impl Series {
 /// A thing to measure: runs so many operations and says how long they took.
 pub(crate) type Run<'a> = Box<dyn FnMut() -> (u64, Duration) + 'a>;
 
-/// Runs all of them in turns: one warm-up, then `rounds` rounds.
-pub(crate) fn interleave(runs: &mut [Run<'_>], rounds: usize) -> Vec<Series> {
-    let mut all: Vec<Series> = runs.iter().map(|_| Series { rounds: Vec::new() }).collect();
-    for round in 0..=rounds {
-        for (run, series) in runs.iter_mut().zip(&mut all) {
-            let (operations, took) = run();
-            if round > 0 {
-                series.rounds.push(nanos(took) / count(operations));
+/// Part of one core that other processes may use during a round that counts.
+pub(crate) const QUIET: f64 = 0.04;
+/// How long a measurement waits for quiet in all, before it goes on and says that it is noisy.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// How long the machine is looked at before a round.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Lets rounds begin when the rest of the machine is quiet, and count if it stayed so.
+pub(crate) struct Gate {
+    patience: Duration,
+    /// A round counts that was not quiet.
+    pub(crate) noisy: bool,
+}
+
+impl Gate {
+    pub(crate) const fn new() -> Self {
+        Self { patience: PATIENCE, noisy: false }
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.patience = self.patience.saturating_sub(time);
+    }
+
+    /// Waits for quiet.
+    #[allow(clippy::disallowed_methods, reason = "the main thread waits, no async worker")]
+    fn wait(&mut self) {
+        while !self.patience.is_zero() {
+            let quiet = Quiet::start();
+            std::thread::sleep(LOOK);
+            if quiet.others() < QUIET {
+                return;
             }
+            self.spend(LOOK);
+        }
+    }
+
+    /// Runs a round when it is quiet, and again if it did not stay so.
+    pub(crate) fn round<T>(&mut self, mut round: impl FnMut() -> T) -> T {
+        loop {
+            self.wait();
+            let (quiet, start) = (Quiet::start(), Instant::now());
+            let result = round();
+            let calm = quiet.others() < QUIET;
+            if calm || self.patience.is_zero() {
+                self.noisy |= !calm;
+                return result;
+            }
+            self.spend(start.elapsed());
+        }
+    }
+}
+
+/// Runs all of them in turns: one warm-up, then `rounds` rounds.
+pub(crate) fn interleave(runs: &mut [Run<'_>], rounds: usize, gate: &mut Gate) -> Vec<Series> {
+    let mut all: Vec<Series> = runs.iter().map(|_| Series { rounds: Vec::new() }).collect();
+    let mut turn = || runs.iter_mut().map(|run| run()).collect::<Vec<_>>();
+    turn();
+    for _ in 0..rounds {
+        for ((operations, took), series) in gate.round(&mut turn).into_iter().zip(&mut all) {
+            series.rounds.push(nanos(took) / count(operations));
         }
     }
     all

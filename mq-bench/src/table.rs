@@ -12,6 +12,8 @@ pub(crate) struct Row {
     /// The bound; `true` means that the figure must not be above it.
     pub(crate) goal: Option<(f64, bool)>,
     pub(crate) detail: String,
+    /// Others used the machine meanwhile, and patience was over.
+    pub(crate) noisy: bool,
 }
 
 impl Row {
@@ -33,7 +35,8 @@ pub(crate) fn publish(name: &str, rows: &[Row], notes: &[String]) -> std::io::Re
             None => "",
         };
         let figure = format!("{:.2}{}", row.figure, row.unit);
-        println!("{:<5} {:<58} {figure:>10}  {goal:>10}  {met:<4} {}", row.id, row.what, row.detail);
+        let noisy = if row.noisy { " (noisy)" } else { "" };
+        println!("{:<5} {:<58} {figure:>10}  {goal:>10}  {met:<4} {}{noisy}", row.id, row.what, row.detail);
     }
     for note in notes {
         println!("note: {note}");

@@ -212,16 +212,28 @@ impl Consumer {
     }
 
     /// The next delivery that is here already.
+    #[inline]
     fn next_ready(&mut self) -> Option<Delivery> {
         if self.core.is_paused() {
             return None;
         }
         let session = self.session.as_ref()?;
+        while let Some(incoming) = self.arrivals.pop() {
+            if let Some(delivery) = session.accept(incoming) {
+                return Some(delivery);
+            }
+        }
+        self.next_buffered()
+    }
+
+    /// The next delivery of those that were sorted.
+    fn next_buffered(&mut self) -> Option<Delivery> {
+        let session = self.session.as_ref()?;
         if session.stash.is_some() {
             return session.next_in_order(&mut self.buffer);
         }
-        while let Some(incoming) = self.arrivals.pop().or_else(|| self.buffer.pop_front()) {
-            if let Some(delivery) = session.accept(incoming) {
+        while let Some(mut incoming) = self.buffer.pop_front() {
+            if let Some(delivery) = session.accept(&mut incoming) {
                 return Some(delivery);
             }
         }
@@ -233,13 +245,12 @@ impl Consumer {
         let Some(session) = &self.session else {
             return self.reopen().await.map_err(|e| self.core.explain(e));
         };
-        let session = Arc::clone(session);
         if self.shown {
             return Err(self.core.explain(Error::closed("browse, which has shown all there was,")));
         }
         // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
         tokio::task::coop::consume_budget().await;
-        let browsing = self.core.options.mode == Mode::Browse && session.credit.free() > 0;
+        let browsing = matches!(self.core.options.mode, Mode::Browse) && session.credit.free() > 0;
         let filled = if self.core.is_paused() {
             self.arrivals.move_to(&mut self.buffer);
             session.listen(self.arrivals.list(), &mut self.buffer).await
@@ -250,7 +261,7 @@ impl Consumer {
         let Err(error) = filled else { return Ok(()) };
         self.buffer.clear();
         self.arrivals.clear();
-        self.session = None;
+        let Some(session) = self.session.take() else { return Ok(()) };
         session.kill();
         if error.kind() == Kind::Disconnected {
             let pause = self.core.client.inner.options.reconnect.next_pause(1);

@@ -64,8 +64,9 @@ impl<T: fmt::Debug> std::error::Error for Unsettled<T> {
 
 impl Delivery {
     #[inline]
-    pub(crate) fn new(session: Arc<Session>, incoming: Incoming) -> Self {
-        let Incoming { tag, message, deaths, position, .. } = incoming;
+    pub(crate) fn new(session: Arc<Session>, incoming: &mut Incoming) -> Self {
+        let Incoming { tag, ref mut message, deaths, position, .. } = *incoming;
+        let message = message.take();
         let stamp = session.fence.stamp();
         Self {
             message,

@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::task::coop;
+
 use crate::client::Client;
 use crate::defaults;
-use crate::driver::{Item, Receipt};
+use crate::driver::Receipt;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::{Confirmation, prepare};
-use crate::sender::{Sender, To};
+use crate::sender::{Confirming, How, Sender, Short, To};
 use crate::{Ability, Kind};
 
 /// A handle to an exchange. It is opened at the first publish; clones share the send window.
@@ -47,8 +49,16 @@ impl Exchange {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn publish(&self, routing_key: &str, message: impl Into<Message>) -> Result<Receipt> {
         let sender = self.sender()?;
-        let item = self.item(sender, routing_key, message.into())?;
-        sender.send(item, true).await
+        let how = self.how(routing_key);
+        match self.short(sender, message.into(), how) {
+            Short::Done(answer) => {
+                // A driver that always answers at once must not keep other tasks of this thread from running.
+                coop::consume_budget().await;
+                answer
+            }
+            Short::Later(message) => sender.send(message, how).await,
+            Short::Invalid(error) => Err(error),
+        }
     }
 
     /// Hands a message over and returns; the [`Confirmation`] is awaited later.
@@ -60,8 +70,15 @@ impl Exchange {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn hand_over(&self, routing_key: &str, message: impl Into<Message>) -> Result<Confirmation> {
         let sender = self.sender()?;
-        let item = self.item(sender, routing_key, message.into())?;
-        Ok(Confirmation::new(sender.hand_over(item, true).await?))
+        let how = self.how(routing_key);
+        match self.short(sender, message.into(), how) {
+            Short::Done(answer) => {
+                coop::consume_budget().await;
+                Ok(Confirmation::new(Confirming::Done(answer)))
+            }
+            Short::Later(message) => Ok(Confirmation::new(sender.hand_over(message, how).await?)),
+            Short::Invalid(error) => Err(error),
+        }
     }
 
     /// Checks that the exchange exists.
@@ -87,14 +104,27 @@ impl Exchange {
         Ok(self.sender.get_or_init(make))
     }
 
-    fn item(&self, sender: &Sender, routing_key: &str, message: Message) -> Result<Item> {
+    const fn how<'a>(&self, routing_key: &'a str) -> How<'a> {
+        How { routing_key, mandatory: self.mandatory, resend: true }
+    }
+
+    #[inline]
+    fn short(&self, sender: &Sender, mut message: Message, how: How<'_>) -> Short {
+        match self.prepare(sender, how.routing_key, &mut message) {
+            Ok(()) => sender.short(message, how),
+            Err(error) => Short::Invalid(error),
+        }
+    }
+
+    #[inline]
+    fn prepare(&self, sender: &Sender, routing_key: &str, message: &mut Message) -> Result<()> {
         limits::check_routing_key(routing_key)?;
-        let message = prepare(sender, message)?;
+        prepare(sender, message)?;
         if self.mandatory && message.due().is_some() {
             let why =
                 "a delayed message is routed when it is due, too late for mandatory; leave one of them out";
             return Err(sender.explain(Error::new(Kind::Unsupported, why)));
         }
-        Ok(Item::routed(message, routing_key.into(), self.mandatory))
+        Ok(())
     }
 }

@@ -301,6 +301,15 @@ impl Message {
         }
     }
 
+    /// Takes it out and leaves an empty one.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(
+            self,
+            Self { id: None, payload: Bytes::new(), key: None, timestamp: Timestamp::default(), meta: None },
+        )
+    }
+
     /// The id of a stamped message.
     ///
     /// # Panics
@@ -311,7 +320,8 @@ impl Message {
     }
 
     /// True if it carries anything beyond payload, key and id: then options have to be checked.
-    pub(crate) const fn has_options(&self) -> bool {
+    #[must_use]
+    pub const fn has_options(&self) -> bool {
         self.meta.is_some()
     }
 

@@ -7,16 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::coop;
 
 use crate::client::Client;
 use crate::deadline::Budget;
 use crate::defaults;
 use crate::driver::erased::Boxed;
-use crate::driver::{Item, Receipt, Sort, Target};
+use crate::driver::{Receipt, Sort, Target};
 use crate::error::{Error, Fate, Result};
 use crate::limits;
 use crate::message::Message;
-use crate::sender::{Confirming, Sender, To};
+use crate::sender::{Confirming, How, Sender, Short, To};
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -139,11 +140,7 @@ impl Producer {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
-        let item = self.item(message.into())?;
-        if self.lanes.is_some() {
-            return self.send_in_lane(item, true).await;
-        }
-        self.sender.send(item, true).await
+        self.send_as(message.into(), How::plain(true)).await
     }
 
     /// As [`send`](Self::send), but never sends twice: a lost confirm is an error with
@@ -155,11 +152,7 @@ impl Producer {
     /// # Cancel safety
     /// As for [`send`](Self::send).
     pub async fn send_once(&self, message: impl Into<Message>) -> Result<Receipt> {
-        let item = self.item(message.into())?;
-        if self.lanes.is_some() {
-            return self.send_in_lane(item, false).await;
-        }
-        self.sender.send(item, false).await
+        self.send_as(message.into(), How::plain(false)).await
     }
 
     /// Hands a message over and returns; the [`Confirmation`] is awaited later. Waits while the send window is
@@ -174,8 +167,16 @@ impl Producer {
         if self.lanes.is_some() {
             return Err(Error::config("an ordered producer confirms each message before the next: use send"));
         }
-        let item = self.item(message.into())?;
-        Ok(Confirmation(Some(self.sender.hand_over(item, true).await?)))
+        match self.short(message.into(), How::plain(true)) {
+            Short::Done(answer) => {
+                coop::consume_budget().await;
+                Ok(Confirmation::new(Confirming::Done(answer)))
+            }
+            Short::Later(message) => {
+                Ok(Confirmation::new(self.sender.hand_over(message, How::plain(true)).await?))
+            }
+            Short::Invalid(error) => Err(error),
+        }
     }
 
     /// Sends many messages, as far in parallel as the window allows; one result for each, in order.
@@ -225,25 +226,45 @@ impl Producer {
     /// new messages do not bind it.
     pub(crate) async fn forward(&self, mut copy: Message) -> Result<Receipt> {
         copy.stamp(self.sender.base.clock.now());
-        self.sender.send(Item::new(copy), true).await
+        self.sender.send(copy, How::plain(true)).await
     }
 
-    fn item(&self, message: Message) -> Result<Item> {
-        prepare(&self.sender, message).map(Item::new).map_err(|e| self.sender.explain(e))
+    #[inline]
+    async fn send_as(&self, message: Message, how: How<'static>) -> Result<Receipt> {
+        match self.short(message, how) {
+            Short::Done(answer) => {
+                // A driver that always answers at once must not keep other tasks of this thread from running.
+                coop::consume_budget().await;
+                answer
+            }
+            Short::Later(message) if self.lanes.is_some() => self.send_in_lane(message, how).await,
+            Short::Later(message) => self.sender.send(message, how).await,
+            Short::Invalid(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    fn short(&self, mut message: Message, how: How<'_>) -> Short {
+        match prepare(&self.sender, &mut message) {
+            Ok(()) if self.lanes.is_none() => self.sender.short(message, how),
+            // Who is in a lane may have to wait for others there.
+            Ok(()) => Short::Later(message),
+            Err(error) => Short::Invalid(self.sender.explain(error)),
+        }
     }
 
     /// One unconfirmed message of a lane at a time, re-sends included.
-    fn send_in_lane(&self, item: Item, resend: bool) -> Boxed<'_, Result<Receipt>> {
+    fn send_in_lane(&self, message: Message, how: How<'static>) -> Boxed<'_, Result<Receipt>> {
         Box::pin(async move {
-            let Some(lanes) = &self.lanes else { return self.sender.send(item, resend).await };
-            let hash = item.message.key().unwrap_or_default().iter();
+            let Some(lanes) = &self.lanes else { return self.sender.send(message, how).await };
+            let hash = message.key().unwrap_or_default().iter();
             let lane = hash.fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add(usize::from(*b))) % LANES;
             let mut budget = self.sender.budget();
             let _turn = match lanes[lane].try_acquire() {
                 Ok(turn) => turn,
                 Err(_) => self.turn(&lanes[lane], &mut budget).await.map_err(|e| self.sender.explain(e))?,
             };
-            self.sender.send_within(item, resend, budget).await
+            self.sender.send_within(message, how, budget).await
         })
     }
 
@@ -258,18 +279,19 @@ impl Producer {
 }
 
 /// Checks a message against the limits and abilities of the backend and stamps it.
-pub(crate) fn prepare(sender: &Sender, mut message: Message) -> Result<Message> {
+#[inline]
+pub(crate) fn prepare(sender: &Sender, message: &mut Message) -> Result<()> {
     let inner = &sender.base;
     let can = &inner.info.capabilities;
-    limits::check_message(&message, can.limits.max_body)?;
+    limits::check_message(message, can.limits.max_body)?;
     let now = inner.clock.now();
     message.stamp(now);
     if message.has_options() {
         // What is received and sent on is a new message: the trail tells of the old one.
         message.clear_trail();
-        check_options(&message, can, now)?;
+        check_options(message, can, now)?;
     }
-    Ok(message)
+    Ok(())
 }
 
 /// Refuses options that the backend does not have.

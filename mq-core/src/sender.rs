@@ -1,16 +1,17 @@
 //! The way of a message to the broker: window, hand-over, confirm, re-send. Shared by producers and exchanges.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use crate::client::{Client, lock};
+use crate::client::Client;
 use crate::deadline::Budget;
 use crate::driver::erased::{Boxed, DynConnection, DynExchange, DynProducer};
 use crate::driver::{Batch, Item, Receipt, Target};
-use crate::emulate::Base;
 use crate::emulate::exchange::EmulatedExchange;
+use crate::emulate::{Base, is_dead};
 use crate::error::{Error, Fate, Kind, Result};
+use crate::message::Message;
 use crate::window::{Permit, Window};
 
 pub(crate) use self::drive::Confirming;
@@ -22,6 +23,42 @@ mod drive;
 pub(crate) enum To {
     Target(Target),
     Exchange(String),
+}
+
+/// How a message is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How<'a> {
+    /// For an exchange; else empty.
+    pub(crate) routing_key: &'a str,
+    pub(crate) mandatory: bool,
+    /// Whether it is sent again when its confirm is lost.
+    pub(crate) resend: bool,
+}
+
+impl How<'_> {
+    /// To a queue or topic.
+    pub(crate) const fn plain(resend: bool) -> Self {
+        How { routing_key: "", mandatory: false, resend }
+    }
+
+    fn item(&self, message: Message) -> Item {
+        let plain = self.routing_key.is_empty() && !self.mandatory;
+        if plain {
+            Item::new(message)
+        } else {
+            Item::routed(message, self.routing_key.into(), self.mandatory)
+        }
+    }
+}
+
+/// What the short way of a message came to.
+pub(crate) enum Short {
+    /// It was refused before any hand-over.
+    Invalid(Error),
+    /// The broker has answered.
+    Done(Result<Receipt>),
+    /// It has to go the usual way.
+    Later(Message),
 }
 
 /// The driver's role behind a sender.
@@ -36,6 +73,14 @@ impl Role {
         match self {
             Self::Producer(p) => p.send_batch(batch),
             Self::Exchange(e) => e.publish_batch(batch),
+        }
+    }
+
+    #[inline]
+    fn try_send(&self, message: &mut Option<Message>, how: How<'_>) -> Option<Result<Receipt>> {
+        match self {
+            Self::Producer(p) => p.try_send(message),
+            Self::Exchange(e) => e.try_publish(how.routing_key, how.mandatory, message),
         }
     }
 
@@ -63,7 +108,7 @@ pub(crate) struct Sender {
     window: Arc<Window>,
     deadline: Duration,
     /// The role on the live connection, and the number of that connection.
-    role: Mutex<Option<(u64, Role)>>,
+    role: RwLock<Option<(u64, Role)>>,
     /// One at a time opens the role; the others wait for it, within their own budgets.
     opening: tokio::sync::Mutex<()>,
 }
@@ -85,7 +130,7 @@ impl Sender {
             base: Arc::clone(&client.inner.base),
             to,
             deadline,
-            role: Mutex::default(),
+            role: RwLock::default(),
             opening: tokio::sync::Mutex::default(),
         })
     }
@@ -98,11 +143,42 @@ impl Sender {
         Budget::new("send", self.deadline)
     }
 
-    /// The role on the live connection, if it is open already.
+    /// Does something with the role on the live connection, if it is open already.
     #[inline]
-    fn open_role(&self) -> Option<(u64, Role)> {
+    fn with_role<T>(&self, act: impl FnOnce(u64, &Role) -> Option<T>) -> Option<T> {
         let live = self.base.link.generation();
-        lock(&self.role).as_ref().filter(|(generation, _)| *generation == live && live != 0).cloned()
+        let role = self.role.read().unwrap_or_else(PoisonError::into_inner);
+        role.as_ref().filter(|(generation, _)| *generation == live).and_then(|(g, role)| act(*g, role))
+    }
+
+    fn role_mut(&self) -> RwLockWriteGuard<'_, Option<(u64, Role)>> {
+        self.role.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends in the short way, if the driver has one and nothing is in flight: no place in the window is taken, for
+    /// nothing is ever on its way; no future is made, and the message is moved as little as can be.
+    #[inline]
+    pub(crate) fn short(&self, message: Message, how: How<'_>) -> Short {
+        if !self.window.is_idle() {
+            return Short::Later(message);
+        }
+        let mut message = Some(message);
+        let answer = self.with_role(|_, role| role.try_send(&mut message, how));
+        match (answer, message) {
+            (Some(Ok(receipt)), _) => Short::Done(Ok(receipt)),
+            (Some(Err(error)), _) => Short::Done(Err(self.refused_now(error))),
+            (None, Some(message)) => Short::Later(message),
+            (None, None) => Short::Done(Err(self.explain(drive::lost_item()))),
+        }
+    }
+
+    /// An error of the short way: a role that is dead is opened anew for the next message.
+    #[cold]
+    fn refused_now(&self, error: Error) -> Error {
+        if is_dead(&error) {
+            *self.role_mut() = None;
+        }
+        self.explain(error)
     }
 
     /// A place in the window; the timeout of the wait for it means that nothing was sent.
@@ -115,7 +191,7 @@ impl Sender {
 
     /// The role on the live connection, opened if need be.
     async fn role(&self, budget: &mut Budget) -> Result<(u64, Role)> {
-        if let Some(open) = self.open_role() {
+        if let Some(open) = self.with_role(|generation, role| Some((generation, role.clone()))) {
             return Ok(open);
         }
         self.open(budget).await
@@ -126,7 +202,7 @@ impl Sender {
         let _turn = budget.run(self.opening.lock()).await.map_err(unsent)?;
         loop {
             let (generation, connection) = self.base.link.connection(budget).await?;
-            if let Some((g, role)) = &*lock(&self.role)
+            if let Some((g, role)) = &*self.role_mut()
                 && *g == generation
             {
                 return Ok((generation, role.clone()));
@@ -134,7 +210,7 @@ impl Sender {
             let opened = budget.run(self.open_on(connection)).await.and_then(|r| r);
             match opened {
                 Ok(role) => {
-                    *lock(&self.role) = Some((generation, role.clone()));
+                    *self.role_mut() = Some((generation, role.clone()));
                     return Ok((generation, role));
                 }
                 Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
@@ -164,14 +240,14 @@ impl Sender {
 
     /// Forgets a role that failed, so that the next send opens another one.
     fn discard(&self, dead: &Role) {
-        let mut role = lock(&self.role);
+        let mut role = self.role_mut();
         if role.as_ref().is_some_and(|(_, r)| r.same(dead)) {
             *role = None;
         }
     }
 
     pub(crate) async fn close(&self) -> Result<()> {
-        let role = lock(&self.role).take();
+        let role = self.role_mut().take();
         match role {
             Some((_, role)) => {
                 let grace = self.base.options.close_grace;
@@ -191,10 +267,9 @@ impl Sender {
         if error.context(sort).is_some() { error } else { error.with_context(sort, name) }
     }
 
-    /// Sends one message and waits for the confirm.
-    #[inline]
-    pub(crate) async fn send(self: &Arc<Self>, item: Item, resend: bool) -> Result<Receipt> {
-        match self.hand_over(item, resend).await? {
+    /// Sends one message in the usual way and waits for the confirm.
+    pub(crate) async fn send(self: &Arc<Self>, message: Message, how: How<'_>) -> Result<Receipt> {
+        match self.hand_over(message, how).await? {
             Confirming::Done(result) => result,
             // Boxed, so that the common case does not carry the size of the rare one.
             Confirming::InFlight(flight) => Box::pin(flight.confirmed()).await,
@@ -204,11 +279,11 @@ impl Sender {
     /// Sends one message in what is left of a time, and waits for the confirm.
     pub(crate) async fn send_within(
         self: &Arc<Self>,
-        item: Item,
-        resend: bool,
+        message: Message,
+        how: How<'_>,
         budget: Budget,
     ) -> Result<Receipt> {
-        match self.hand_over_in(budget, item, resend).await? {
+        match self.hand_over_in(budget, how.item(message), how.resend).await? {
             Confirming::Done(result) => result,
             Confirming::InFlight(flight) => flight.confirmed().await,
         }

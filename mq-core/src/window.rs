@@ -74,6 +74,12 @@ impl Window {
         })
     }
 
+    /// True if nothing is in flight and nobody waits.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.used.load(Ordering::Acquire) == 0
+    }
+
     /// Messages and bytes in flight.
     pub(crate) fn used(&self) -> (u64, u64) {
         let used = self.used.load(Ordering::Acquire);

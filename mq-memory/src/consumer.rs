@@ -45,7 +45,6 @@ impl Consumer for MemoryConsumer {
             return Ok(());
         }
         match &self.from {
-            // As a rule there is something, and nothing to wait for.
             From::Queue(queue) if queue.take(into, max, None)? => return Ok(()),
             From::Queue(queue) => queue.receive(into, max, wait).await,
             From::Topic(topic) => topic.receive(into, max, wait).await,
@@ -59,6 +58,13 @@ impl Consumer for MemoryConsumer {
             _ = faults.hold(Operation::Receive, &|| self.link.check()).await;
         }
         Ok(())
+    }
+
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        match &self.from {
+            From::Queue(queue) if !self.broker.faults.is_armed() => queue.take(into, max, None),
+            _ => Ok(false),
+        }
     }
 
     fn ack(&self, tags: &[Tag]) -> AckNow {

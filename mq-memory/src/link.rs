@@ -55,9 +55,13 @@ impl Link {
         })
     }
 
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
     /// An error if the connection has ended.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.alive.load(Ordering::Acquire) {
+        if self.is_alive() {
             return Ok(());
         }
         Err(self.end.lock().clone().unwrap_or_else(|| Error::closed("connection")))

@@ -51,8 +51,18 @@ impl Pool {
 
     /// Takes one message of this weight out of `local`, filled up from the pool where needed. False if the broker
     /// is full.
+    #[inline]
     pub(crate) fn take(&self, local: &mut Credit, weight: u32) -> bool {
         let weight = u64::from(weight);
+        if local.messages > 0 && local.bytes >= weight {
+            local.messages -= 1;
+            local.bytes -= weight;
+            return true;
+        }
+        self.take_afresh(local, weight)
+    }
+
+    fn take_afresh(&self, local: &mut Credit, weight: u64) -> bool {
         // Nothing is drawn in vain: a send that has to wait would give it back, and so wake itself and others for
         // nothing, for ever.
         if !self.has_room(*local, weight) {

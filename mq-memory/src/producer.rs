@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use mq_core::Result;
-use mq_core::driver::{Batch, Producer};
+use mq_core::driver::{Batch, Producer, Receipt};
+use mq_core::{Message, Result};
 
 use crate::broker::Broker;
 use crate::faults::Plain;
 use crate::link::Link;
-use crate::queue::{Queue, Stop};
+use crate::queue::Queue;
 use crate::switchboard::Operation;
 use crate::topic::Topic;
 
@@ -33,14 +33,17 @@ impl Producer for MemoryProducer {
         if faults.is_armed() {
             return faults.send(Operation::Send, || self.link.check(), batch, self).await;
         }
-        if let To::Queue(queue) = &self.to {
-            // As a rule there is room, and nothing to wait for.
-            self.link.check()?;
-            if queue.push(&self.broker, batch, |_| true)? == Stop::Done {
-                return Ok(());
-            }
-        }
         self.plain(batch).await
+    }
+
+    fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>> {
+        match &self.to {
+            // As a rule there is room, and nothing to wait for.
+            To::Queue(queue) if self.link.is_alive() && !self.broker.faults.is_armed() => {
+                queue.try_put(&self.broker, message)
+            }
+            _ => None,
+        }
     }
 
     async fn close(&self) -> Result<()> {

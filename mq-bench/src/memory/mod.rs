@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::runtime::Runtime;
 
-use crate::measure::{Quiet, Run, Series, interleave};
+use crate::measure::{Gate, Quiet, Run, Series, interleave};
 use crate::table::{Row, publish};
 
 /// How to measure the memory broker.
@@ -25,9 +25,9 @@ pub(crate) struct Options {
     rounds: usize,
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-pub(crate) fn run(options: &Options) -> Outcome {
+pub(crate) fn run(options: &Options) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let quiet = Quiet::start();
     let n = options.messages;
@@ -42,14 +42,24 @@ pub(crate) fn run(options: &Options) -> Outcome {
         on(&runtime, flow::confirmed, n),
         on(&runtime, channel::one_to_one, n),
     ];
-    let series = interleave(&mut runs, options.rounds);
+    let mut gate = Gate::new();
+    let series = interleave(&mut runs, options.rounds, &mut gate);
     drop(runs);
     let mut rows = rows(&series);
-    rows.extend(latency::rows(&runtime, options.rounds.min(3)));
-    rows.extend(routing::rows());
-    rows.extend(weight::rows()?);
+    mark(&mut rows, &gate);
+    for measure in [latency::rows, routing::rows, weight::rows] {
+        let mut gate = Gate::new();
+        let mut more = measure(&runtime, options.rounds, &mut gate)?;
+        mark(&mut more, &gate);
+        rows.extend(more);
+    }
     publish("memory", &rows, &notes(&series, quiet.others()))?;
     Ok(())
+}
+
+/// Says of rows that others disturbed them.
+fn mark(rows: &mut [Row], gate: &Gate) {
+    rows.iter_mut().for_each(|row| row.noisy = gate.noisy);
 }
 
 fn on(runtime: &Runtime, flow: fn(&Runtime, u64) -> Duration, operations: u64) -> Run<'_> {
@@ -65,6 +75,7 @@ fn rows(s: &[Series]) -> Vec<Row> {
         unit: "x",
         goal: Some((goal, at_most)),
         detail: format!("{:.0} ns, spread {:.0} %", of.median(), of.spread() * 100.0),
+        noisy: false,
     };
     let mut rows = vec![
         ratio("P1", "publish, route, consume, ack each; prefetch 1 / hop", &s[1], hop, 1.8, true),
@@ -84,6 +95,7 @@ fn rows(s: &[Series]) -> Vec<Row> {
             unit: "x",
             goal: Some((1.35, false)),
             detail,
+            noisy: false,
         },
     );
     rows
@@ -102,9 +114,6 @@ fn notes(s: &[Series], others: f64) -> Vec<String> {
     ];
     if drift.abs() > 0.15 {
         notes.push("the yardstick moved by more than 15 %: discard this run".to_owned());
-    }
-    if others > 0.04 {
-        notes.push("noisy: others used more than 4 % of a core".to_owned());
     }
     notes
 }

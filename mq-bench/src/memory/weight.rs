@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use mq::prelude::*;
 use tokio::runtime::Runtime;
 
-use crate::measure::{Quiet, count, nanos};
+use super::Outcome;
+use crate::measure::{Gate, Quiet, count, nanos};
 use crate::table::Row;
 
 const MESSAGES: u64 = 500_000;
 const QUEUES: u64 = 10_000;
 const DELAYS: u64 = 1_000_000;
 const BODY: usize = 16;
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Measures one thing in this process and prints the figures; the parent reads them.
 pub(crate) fn child(what: &str) -> Outcome<()> {
@@ -90,7 +89,7 @@ fn resident() -> u64 {
     pages * 4096
 }
 
-pub(super) fn rows() -> Outcome<Vec<Row>> {
+pub(super) fn rows(_: &Runtime, _: usize, gate: &mut Gate) -> Outcome<Vec<Row>> {
     let row = |id, what: &str, figure, unit, goal| Row {
         id,
         what: what.to_owned(),
@@ -98,8 +97,10 @@ pub(super) fn rows() -> Outcome<Vec<Row>> {
         unit,
         goal: Some((goal, true)),
         detail: String::new(),
+        noisy: false,
     };
-    let (messages, queues, delays) = (ask("messages")?, ask("queues")?, ask("delays")?);
+    let [messages, queues, delays] = ["messages", "queues", "delays"].map(|what| gate.round(|| ask(what)));
+    let (messages, queues, delays) = (messages?, queues?, delays?);
     Ok(vec![
         row("P8", "a queued message beside its 16 bytes", messages[0] - count(BODY as u64), " B", 200.0),
         row("P12", "an idle queue and its dead-letter queue, each", queues[0] / 2.0, " KiB", 2.0),

@@ -15,6 +15,9 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     /// Where the driver appends.
     pub(super) fn list(&mut self) -> &mut Vec<Arrival> {
+        if self.next >= self.list.len() {
+            self.clear();
+        }
         &mut self.list
     }
 
@@ -28,25 +31,24 @@ impl Arrivals {
         self.next >= self.list.len()
     }
 
-    /// The next message.
+    /// The next message, where the driver put it. The caller takes the message out.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Incoming> {
-        while let Some(place) = self.list.get_mut(self.next) {
-            let arrival = std::mem::replace(place, Arrival::Gained(Vec::new()));
+    pub(super) fn pop(&mut self) -> Option<&mut Incoming> {
+        for arrival in self.list.iter_mut().skip(self.next) {
             self.next += 1;
             if let Arrival::Delivery(incoming) = arrival {
                 return Some(incoming);
             }
         }
-        self.clear();
         None
     }
 
     pub(super) fn move_to(&mut self, buffer: &mut VecDeque<Incoming>) {
-        let mut all = VecDeque::new();
-        while let Some(incoming) = self.pop() {
-            all.push_back(incoming);
-        }
+        let left = self.list.drain(..).skip(self.next);
+        let messages =
+            left.filter_map(|a| if let Arrival::Delivery(incoming) = a { Some(incoming) } else { None });
+        let mut all: VecDeque<_> = messages.collect();
+        self.next = 0;
         all.append(buffer);
         *buffer = all;
     }

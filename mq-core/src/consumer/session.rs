@@ -98,7 +98,9 @@ impl Session {
                 () = stash.changed() => Ok(()),
             };
         }
-        self.receive(arrivals.list()).await?;
+        if !self.receive_now(arrivals.list())? {
+            self.receive(arrivals.list()).await?;
+        }
         match arrivals.messages_only() {
             Some(n) => self.credit.take(u32::try_from(n).unwrap_or(u32::MAX)),
             None => self.sort(arrivals.list(), buffer).await,
@@ -122,6 +124,13 @@ impl Session {
         }
     }
 
+    /// What the driver has at hand, as far as there is credit for it.
+    #[inline]
+    fn receive_now(&self, arrivals: &mut Vec<Arrival>) -> Result<bool> {
+        let free = self.credit.free() as usize;
+        if free > 0 { self.driver.try_receive(arrivals, free) } else { Ok(false) }
+    }
+
     /// One receive of the driver: as many as there is credit for, or changes only while there is none.
     pub(super) async fn receive(&self, arrivals: &mut Vec<Arrival>) -> Result<()> {
         let free = self.credit.free() as usize;
@@ -135,16 +144,15 @@ impl Session {
         }
     }
 
-    /// Turns an arrival into a delivery, unless it must not be delivered.
+    /// Turns an arrival into a delivery, unless it must not be delivered. Takes the message out where it lies.
     #[inline]
-    pub(crate) fn accept(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
-        let unfit = self.judge(&incoming);
+    pub(crate) fn accept(self: &Arc<Self>, incoming: &mut Incoming) -> Option<Delivery> {
+        let unfit = self.judge(incoming);
         if let (Some(places), Some(at)) = (&self.core.places, incoming.position) {
             places.passed(at);
         }
-        let mut delivery = Delivery::new(Arc::clone(self), incoming);
-        let Some((reason, error)) = unfit else { return Some(delivery) };
-        delivery.bury_in_background(reason, error);
+        let Some((reason, error)) = unfit else { return Some(Delivery::new(Arc::clone(self), incoming)) };
+        Delivery::new(Arc::clone(self), incoming).bury_in_background(reason, error);
         None
     }
 
@@ -170,7 +178,7 @@ impl Session {
     }
 
     /// As [`accept`](Self::accept), unless its partition went away since it arrived: then it comes again elsewhere.
-    fn accept_valid(self: &Arc<Self>, incoming: Incoming) -> Option<Delivery> {
+    fn accept_valid(self: &Arc<Self>, mut incoming: Incoming) -> Option<Delivery> {
         let (stamp, position) = (incoming.stamp, incoming.position);
         if self.fence.is_void(stamp, position.map(|p| p.partition)) {
             if let Some(stash) = &self.stash {
@@ -179,7 +187,7 @@ impl Session {
             self.settled();
             return None;
         }
-        let mut delivery = self.accept(incoming)?;
+        let mut delivery = self.accept(&mut incoming)?;
         if let Some(held) = &mut delivery.held {
             held.stamp = stamp;
         }

@@ -25,6 +25,16 @@ pub trait Consumer: Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// As [`receive`](Self::receive) with a `max` above 0, if something is there already: appends it without a wait
+    /// and answers true. A wrapper that does not pass this on loses the short way and nothing else.
+    ///
+    /// # Errors
+    /// The consumer is dead.
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        let _ = (into, max);
+        Ok(false)
+    }
+
     /// Records acks. No I/O, no timer, no wait.
     fn ack(&self, tags: &[Tag]) -> AckNow;
 

@@ -16,16 +16,18 @@ macro_rules! twin {
     (
         $(#[$doc:meta])* $twin:ident of $role:ident {
             $( async fn $name:ident(&self $(, $arg:ident : $ty:ty)*) -> $out:ty; )*
-        } $( sync { fn $sname:ident(&self $(, $sarg:ident : $sty:ty)*) -> $sout:ty; } )?
+        } sync {
+            $( fn $sname:ident(&self $(, $sarg:ident : $sty:ty)*) -> $sout:ty; )*
+        }
     ) => {
         $(#[$doc])*
         pub(crate) trait $twin: Send + Sync {
             $( fn $name<'a>(&'a self $(, $arg: $ty)*) -> Boxed<'a, $out>; )*
-            $( fn $sname(&self $(, $sarg: $sty)*) -> $sout; )?
+            $( fn $sname(&self $(, $sarg: $sty)*) -> $sout; )*
         }
         impl<T: $role> $twin for T {
             $( fn $name<'a>(&'a self $(, $arg: $ty)*) -> Boxed<'a, $out> { Box::pin($role::$name(self $(, $arg)*)) } )*
-            $( fn $sname(&self $(, $sarg: $sty)*) -> $sout { $role::$sname(self $(, $sarg)*) } )?
+            $( fn $sname(&self $(, $sarg: $sty)*) -> $sout { $role::$sname(self $(, $sarg)*) } )*
         }
     };
 }
@@ -35,6 +37,8 @@ twin! {
     DynProducer of Producer {
         async fn send_batch(&self, batch: &'a mut Batch) -> Result<()>;
         async fn close(&self) -> Result<()>;
+    } sync {
+        fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>>;
     }
 }
 
@@ -43,6 +47,13 @@ twin! {
     DynExchange of Exchange {
         async fn publish_batch(&self, batch: &'a mut Batch) -> Result<()>;
         async fn close(&self) -> Result<()>;
+    } sync {
+        fn try_publish(
+            &self,
+            routing_key: &str,
+            mandatory: bool,
+            message: &mut Option<Message>
+        ) -> Option<Result<Receipt>>;
     }
 }
 
@@ -54,7 +65,10 @@ twin! {
         async fn settle(&self, tag: Tag, how: Settle) -> Result<()>;
         async fn control(&self, control: Control) -> Result<()>;
         async fn close(&self) -> Result<()>;
-    } sync { fn ack(&self, tags: &[Tag]) -> AckNow; }
+    } sync {
+        fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool>;
+        fn ack(&self, tags: &[Tag]) -> AckNow;
+    }
 }
 
 twin! {
@@ -63,7 +77,7 @@ twin! {
         async fn prepare(&self, to: &'a Target, message: Message, check_after: Duration) -> Result<HalfId>;
         async fn decide(&self, id: &'a HalfId, verdict: Verdict, asked: Option<CheckToken>) -> Result<Decided>;
         async fn checks(&self, max: usize, wait: Duration) -> Result<Vec<Check>>;
-    }
+    } sync {}
 }
 
 twin! {
@@ -72,7 +86,7 @@ twin! {
         async fn append(&self, record: HalfRecord) -> Result<()>;
         async fn next(&self, max: usize, wait: Duration) -> Result<LogBatch>;
         async fn step(&self, shard: Shard, step: Step) -> Result<Stepped>;
-    }
+    } sync {}
 }
 
 /// [`Transaction`] as an object.

@@ -170,6 +170,9 @@ impl Producer for ErasedProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
         self.0.send_batch(batch).await
     }
+    fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>> {
+        self.0.try_send(message)
+    }
     async fn close(&self) -> Result<()> {
         self.0.close().await
     }
@@ -179,6 +182,14 @@ impl Exchange for ErasedExchange {
     async fn publish_batch(&self, batch: &mut Batch) -> Result<()> {
         self.0.publish_batch(batch).await
     }
+    fn try_publish(
+        &self,
+        routing_key: &str,
+        mandatory: bool,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
+        self.0.try_publish(routing_key, mandatory, message)
+    }
     async fn close(&self) -> Result<()> {
         self.0.close().await
     }
@@ -187,6 +198,9 @@ impl Exchange for ErasedExchange {
 impl Consumer for ErasedConsumer {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         self.0.receive(into, max, wait).await
+    }
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        self.0.try_receive(into, max)
     }
     fn ack(&self, tags: &[Tag]) -> AckNow {
         self.0.ack(tags)

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
-use super::Batch;
+use super::{Batch, Receipt};
 use crate::error::Result;
+use crate::message::Message;
 
 /// Sends to the queue or topic it was opened for.
 pub trait Producer: Send + Sync + 'static {
@@ -19,6 +20,16 @@ pub trait Producer: Send + Sync + 'static {
     /// # Cancel safety
     /// Items left in the batch were not sent; items taken complete or are reported unknown.
     fn send_batch(&self, batch: &mut Batch) -> impl Future<Output = Result<()>> + Send;
+
+    /// Stores a message and answers for it, if that takes no wait: the short way of a backend whose hand-over is its
+    /// confirm. What it does not take stays where it is, with `None` for an answer, and goes the usual way.
+    ///
+    /// The core asks only while nothing of this producer is in flight, so nobody is overtaken. A wrapper that does
+    /// not pass this on loses the short way and nothing else.
+    fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>> {
+        let _ = message;
+        None
+    }
 
     /// Waits for what was handed over, then lets go.
     ///
@@ -38,6 +49,17 @@ pub trait Exchange: Send + Sync + 'static {
     /// # Cancel safety
     /// Items left in the batch were not sent; items taken complete or are reported unknown.
     fn publish_batch(&self, batch: &mut Batch) -> impl Future<Output = Result<()>> + Send;
+
+    /// As [`Producer::try_send`], with the routing key and whether an unroutable message is an error.
+    fn try_publish(
+        &self,
+        routing_key: &str,
+        mandatory: bool,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
+        let _ = (routing_key, mandatory, message);
+        None
+    }
 
     /// Waits for what was handed over, then lets go.
     ///

@@ -6,12 +6,13 @@ use std::task::{Poll, ready};
 
 use tokio::task::coop;
 
-use super::{Role, Sender};
+use super::{How, Role, Sender};
 use crate::deadline::Budget;
 use crate::driver::erased::Boxed;
 use crate::driver::{Batch, Item, Outcome, Pending, Receipt, settled};
 use crate::emulate::is_dead;
 use crate::error::{Error, Fate, Kind, Result};
+use crate::message::Message;
 use crate::window::Permit;
 
 /// A message that was handed over.
@@ -59,9 +60,9 @@ impl Sender {
     /// The first try takes no detour: with room in the window, an open role and a driver that answers at once it
     /// costs one boxed future and no timer. Everything else goes on in a boxed continuation, which keeps the
     /// future of the common case small.
-    #[inline]
-    pub(crate) async fn hand_over(self: &Arc<Self>, item: Item, resend: bool) -> Result<Confirming> {
-        let Some((generation, role)) = self.open_role() else {
+    pub(crate) async fn hand_over(self: &Arc<Self>, message: Message, how: How<'_>) -> Result<Confirming> {
+        let (item, resend) = (how.item(message), how.resend);
+        let Some((generation, role)) = self.with_role(|g, role| Some((g, role.clone()))) else {
             return self.hand_over_patiently(item, resend).await;
         };
         let Some(permit) = self.window.try_acquire(item.message.weight()) else {
@@ -182,7 +183,7 @@ impl Sender {
             Some(Outcome::Unsent(item, permit)) => {
                 self.unsent(call, budget, generation, &role).await.map(|()| Tried::Unsent(item, permit))
             }
-            None => Err(Error::new(Kind::Unexpected, "the driver lost a message of its batch")),
+            None => Err(lost_item()),
         }
     }
 
@@ -215,6 +216,10 @@ impl Sender {
         }
         self.explain(error)
     }
+}
+
+pub(super) fn lost_item() -> Error {
+    Error::new(Kind::Unexpected, "the driver took a message and gave no answer").with_fate(Fate::Unknown)
 }
 
 impl Flight {

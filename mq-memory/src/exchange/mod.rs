@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use mq_core::driver::Batch;
+use mq_core::driver::{Batch, Receipt};
 use mq_core::routing::Bindings;
 use mq_core::{Binding, Error, ExchangeSpec, Message, Result};
 
@@ -150,6 +150,18 @@ impl mq_core::driver::Exchange for MemoryExchange {
             return faults.send(Operation::Publish, || self.link.check(), batch, self).await;
         }
         self.plain(batch).await
+    }
+
+    fn try_publish(
+        &self,
+        routing_key: &str,
+        mandatory: bool,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
+        if !self.link.is_alive() || self.broker.faults.is_armed() {
+            return None;
+        }
+        self.exchange.try_publish(&self.broker, routing_key, mandatory, message)
     }
 
     async fn close(&self) -> Result<()> {

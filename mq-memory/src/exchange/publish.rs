@@ -62,6 +62,31 @@ impl Exchange {
         }
     }
 
+    /// Stores a message if it can be told at once what becomes of it; else it stays where it is.
+    pub(crate) fn try_publish(
+        &self,
+        broker: &Arc<Broker>,
+        key: &str,
+        mandatory: bool,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
+        let fresh = message.as_ref().filter(|m| m.due().is_none())?;
+        if self.check().is_err() {
+            return None;
+        }
+        let queues = self.route(broker, key, fresh);
+        match &*queues {
+            [] if mandatory => None,
+            [] => message.take().map(|_| Ok(Receipt::routed(Routed::Exactly(0)))),
+            [queue] => queue.try_put(broker, message),
+            several => match admit_to_all(broker, several, fresh) {
+                Ok(Ok(())) => message.take().map(|m| Ok(store_all(broker, several, m))),
+                Ok(Err(refused)) => Some(Err(refused)),
+                Err(_) => None,
+            },
+        }
+    }
+
     /// Stores items from the front of a batch for as long as there is room.
     fn push(&self, broker: &Arc<Broker>, batch: &mut Batch) -> Result<Option<Full>> {
         while let Some(item) = batch.peek() {
@@ -147,37 +172,45 @@ fn unroutable(item: Item) -> Result<Receipt> {
 
 /// Stores the next item in several queues.
 fn push_to_all(broker: &Arc<Broker>, batch: &mut Batch, queues: &[Bound]) -> Option<Full> {
-    let message = &batch.peek()?.message;
-    if let Err(refused) = queues
-        .iter()
-        .try_for_each(|q| q.check(message))
-        .and_then(|()| broker.check_offered(message))
-        .and_then(|()| broker.check_weight(message))
+    match admit_to_all(broker, queues, &batch.peek()?.message) {
+        Ok(Ok(())) => batch.finish_next(|item| Ok(store_all(broker, queues, item.message))),
+        Ok(Err(refused)) => batch.finish_next(|_| Err(refused)),
+        Err(full) => return Some(full),
+    };
+    None
+}
+
+/// Takes room for a copy in each queue, or nothing; says if one of them refuses, or which one is full.
+fn admit_to_all(
+    broker: &Arc<Broker>,
+    queues: &[Bound],
+    message: &Message,
+) -> std::result::Result<Result<()>, Full> {
+    if message.has_options()
+        && let Err(refused) =
+            queues.iter().try_for_each(|q| q.check(message)).and_then(|()| broker.check_offered(message))
     {
-        batch.finish_next(|_| Err(refused));
-        return None;
+        return Ok(Err(refused));
+    }
+    if let Err(refused) = broker.check_weight(message) {
+        return Ok(Err(refused));
     }
     let mut reserved = Reserved { queues: &[], message };
     for (at, queue) in queues.iter().enumerate() {
         match queue.reserve(broker, message) {
             Admission::Yes => reserved.queues = &queues[..=at],
-            Admission::Wait(_) => return Some(Full::Queue(Arc::clone(queue))),
-            Admission::No(error) => {
-                drop(reserved);
-                batch.finish_next(|_| Err(error));
-                return None;
-            }
+            Admission::Wait(_) => return Err(Full::Queue(Arc::clone(queue))),
+            Admission::No(error) => return Ok(Err(error)),
         }
     }
     let copies = queues.len() as u64;
     let bytes = copies * u64::from(weight(message));
     if broker.pool().draw(Credit { messages: copies, bytes }).is_err() {
-        return Some(Full::Broker);
+        return Err(Full::Broker);
     }
     // From here on each queue gives its place back when it stores its copy.
     std::mem::forget(reserved);
-    batch.finish_next(|item| Ok(store_all(broker, queues, item.message)));
-    None
+    Ok(Ok(()))
 }
 
 /// Stores a copy in each queue; the last one gets the message itself. Room is taken already.

@@ -38,6 +38,22 @@ impl Lane {
         }
     }
 
+    /// Hands the first entries, up to so many, to `to`; how many there were.
+    #[inline]
+    pub(crate) fn pop_many(&mut self, max: usize, mut to: impl FnMut(Entry)) -> usize {
+        if self.aside.is_empty() {
+            return self.line.pop_many(max, to);
+        }
+        let mut taken = 0;
+        while taken < max
+            && let Some(entry) = self.pop()
+        {
+            to(entry);
+            taken += 1;
+        }
+        taken
+    }
+
     /// Takes an entry that lies aside.
     pub(crate) fn remove_aside(&mut self, pos: u64) -> Option<Entry> {
         self.aside.remove(&pos)

@@ -47,6 +47,8 @@ pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
     /// The connection that owns it, if it is exclusive.
     pub(crate) owner: Option<u64>,
+    /// Neither bound nor TTL nor priorities: a message without options is just appended.
+    plain: bool,
     /// For the timer's entry.
     this: Weak<Self>,
     state: Mutex<State>,
@@ -60,6 +62,7 @@ impl Queue {
             id: crate::broker::next_id(),
             name: Arc::from(spec.name.as_str()),
             state: Mutex::new(State::new(&spec)),
+            plain: spec.bound.is_none() && spec.ttl.is_none() && !spec.priority,
             spec,
             owner,
             this: Weak::clone(this),

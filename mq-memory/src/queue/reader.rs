@@ -156,12 +156,10 @@ impl QueueConsumer {
         // Consumers that wait get their share, whoever comes first.
         let share =
             if state.waiters.is_empty() { max } else { state.ready.div_ceil(state.waiters.len() + 1) };
-        let mut taken = 0;
-        while taken < max.min(share) {
-            let Some(entry) = state.pop() else { break };
-            hold.held.hold(entry);
-            taken += 1;
-        }
+        let held = &mut hold.held;
+        let taken = state.pop_many(max.min(share), |entry| {
+            held.hold(entry);
+        });
         if taken == 0 {
             self.park(&mut state, park, max);
         } else {

@@ -79,7 +79,10 @@ impl Queue {
 
     /// Takes room for a message, in the queue's bound and in the broker's.
     pub(super) fn admit(&self, state: &mut State, broker: &Broker, message: &Message) -> Admission {
-        if let Err(refused) = self.check(message).and_then(|()| broker.check_offered(message)) {
+        // A plain message asks for nothing that could be refused.
+        if message.has_options()
+            && let Err(refused) = self.check(message).and_then(|()| broker.check_offered(message))
+        {
             return Admission::No(refused);
         }
         match self.within_bound(state, broker, message) {
@@ -128,6 +131,38 @@ impl Queue {
     /// Tells all sends that wait to look again: the queue is gone.
     pub(super) fn wake_senders(&self) {
         self.room.notify_waiters();
+    }
+
+    /// Stores a message if it can be told at once what becomes of it; else it stays where it is.
+    #[inline]
+    pub(crate) fn try_put(
+        &self,
+        broker: &Arc<Broker>,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return None;
+        }
+        let fresh = message.as_ref()?;
+        if self.plain && !fresh.has_options() {
+            let weight = weight(fresh);
+            if !broker.pool().take(&mut state.credit, weight) {
+                return None;
+            }
+            state.append_plain(message.take()?, weight);
+        } else {
+            match self.admit(&mut state, broker, fresh) {
+                Admission::Yes => self.put(&mut state, broker, message.take()?),
+                Admission::No(refused) => return Some(Err(refused)),
+                Admission::Wait(_) => return None,
+            }
+            self.freed_room(&mut state);
+        }
+        let wake = state.next_waiter();
+        drop(state);
+        wake.inspect(|r| r.wake());
+        Some(Ok(Receipt::ONE))
     }
 
     /// Stores items from the front of a batch for as long as there is room and they belong `here`.

@@ -34,15 +34,37 @@ impl Segments {
         let first = self.segments.front_mut()?;
         let entry = first.pop_front();
         if first.is_empty() {
-            let small = first.capacity() < SEGMENT;
-            if self.segments.len() > 1 {
-                self.spare = self.segments.pop_front().filter(|_| !small);
-            } else if !small {
-                // A line that ran empty goes back to a small ring, which is then filled in place.
-                (self.segments, self.spare) = (VecDeque::new(), None);
-            }
+            self.retire();
         }
         entry
+    }
+
+    /// Hands the first entries, up to so many, to `to`; how many there were.
+    #[inline]
+    pub(crate) fn pop_many(&mut self, max: usize, mut to: impl FnMut(Entry)) -> usize {
+        let mut left = max;
+        while left > 0
+            && let Some(first) = self.segments.front_mut().filter(|s| !s.is_empty())
+        {
+            let n = left.min(first.len());
+            first.drain(..n).for_each(&mut to);
+            left -= n;
+            if first.is_empty() {
+                self.retire();
+            }
+        }
+        max - left
+    }
+
+    /// The first segment ran empty.
+    fn retire(&mut self) {
+        let small = self.segments.front().is_none_or(|s| s.capacity() < SEGMENT);
+        if self.segments.len() > 1 {
+            self.spare = self.segments.pop_front().filter(|_| !small);
+        } else if !small {
+            // A line that ran empty goes back to a small ring, which is then filled in place.
+            (self.segments, self.spare) = (VecDeque::new(), None);
+        }
     }
 
     pub(crate) fn front(&self) -> Option<&Entry> {

@@ -100,6 +100,17 @@ impl State {
         true
     }
 
+    /// Appends a new message without options to a queue without priorities and TTL.
+    #[inline]
+    pub(super) fn append_plain(&mut self, message: Message, weight: u32) {
+        let pos = self.place();
+        self.ready += 1;
+        self.ready_bytes += u64::from(weight);
+        if let Some(lane) = self.lanes.first_mut() {
+            lane.push(Entry { pos, deaths: 0, weight, message });
+        }
+    }
+
     /// Puts a message back to its place. Returns true if the timer may have to be set.
     pub(super) fn put_back(&mut self, entry: Entry, expiry: bool) -> bool {
         self.count_in(&entry);
@@ -112,17 +123,30 @@ impl State {
         expires.is_some()
     }
 
-    /// The message to deliver next: highest priority, then lowest place. What has expired must be gone already.
+    /// Hands the next messages, up to so many, to `to`; how many there were.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    pub(super) fn pop_many(&mut self, max: usize, mut to: impl FnMut(Entry)) -> usize {
+        let mut taken = 0;
         if let ([lane], true) = (&mut self.lanes[..], self.expiries.is_empty()) {
-            let entry = lane.pop()?;
-            self.count_out(&entry);
-            return Some(entry);
+            let mut bytes = 0;
+            taken = lane.pop_many(max, |entry| {
+                bytes += u64::from(entry.weight);
+                to(entry);
+            });
+            self.ready -= taken;
+            self.ready_bytes -= bytes;
+            return taken;
         }
-        self.pop_by_priority()
+        while taken < max
+            && let Some(entry) = self.pop_by_priority()
+        {
+            to(entry);
+            taken += 1;
+        }
+        taken
     }
 
+    /// The message to deliver next: highest priority, then lowest place. What has expired must be gone already.
     fn pop_by_priority(&mut self) -> Option<Entry> {
         let entry = self.lanes.iter_mut().rev().find_map(Lane::pop)?;
         if !self.expiries.is_empty()

@@ -17,7 +17,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let package = ["run", "--release", "--quiet", "--package", "mq-bench", "--"];
+        let package = ["run", "--profile", "bench", "--quiet", "--package", "mq-bench", "--"];
         cargo(package.map(str::to_owned).into_iter().chain([self.name]).chain(self.options))
     }
 }
