@@ -40,12 +40,17 @@ impl Credit {
     pub(crate) fn give(&self, n: u32) -> u32 {
         let before = self.state.fetch_sub(u64::from(n), Ordering::AcqRel);
         if before & WAITING != 0 {
-            self.state.fetch_and(!WAITING, Ordering::AcqRel);
-            if let Some(waker) = self.waiter.lock().take() {
-                waker.wake();
-            }
+            self.wake();
         }
         (before as u32).wrapping_sub(n)
+    }
+
+    #[cold]
+    fn wake(&self) {
+        self.state.fetch_and(!WAITING, Ordering::AcqRel);
+        if let Some(waker) = self.waiter.lock().take() {
+            waker.wake();
+        }
     }
 
     /// Waits until there is room. One waiter at a time.

@@ -195,6 +195,7 @@ impl Session {
     }
 
     /// Records an ack; puts it on the wire soon.
+    #[inline]
     pub(crate) fn ack(self: &Arc<Self>, tag: Tag) -> Result<()> {
         if self.is_dead() {
             return Err(void());

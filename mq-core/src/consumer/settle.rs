@@ -221,6 +221,7 @@ impl Delivery {
 
 impl Held {
     /// True if the message comes again whatever is done with this delivery.
+    #[inline]
     pub(crate) fn is_void(&self) -> bool {
         let partition = self.position.map(|p| p.partition);
         self.session.is_dead() || self.session.fence.is_void(self.stamp, partition)
@@ -234,6 +235,7 @@ impl Held {
     }
 
     /// What waited behind this message of a group goes on.
+    #[inline]
     fn unblock(&self, message: &Message) {
         if let Some(stash) = &self.session.stash {
             stash.settled(self.position, self.tag, message);
@@ -251,6 +253,7 @@ impl Held {
 }
 
 impl Session {
+    #[inline]
     pub(super) fn acknowledge(self: &Arc<Self>, held: &Held) -> Result<()> {
         if held.is_void() {
             return Err(void());

@@ -40,6 +40,7 @@ impl Held {
     }
 
     /// The newest `n` with their numbers, oldest of them first. None of them may have been taken yet.
+    #[inline]
     pub(crate) fn newest(&self, n: usize) -> impl Iterator<Item = (u64, &Entry)> {
         // They were held just now, so they are still in the ring.
         let first = self.ring.len().saturating_sub(n);
@@ -62,9 +63,21 @@ impl Held {
     #[inline]
     pub(crate) fn settle(&mut self, seq: u64) -> Option<u32> {
         let Some(at) = seq.checked_sub(self.base) else { return self.take(seq).map(|e| e.weight) };
+        if at == 0 {
+            return self.settle_oldest();
+        }
         let slot = self.ring.get_mut(usize::try_from(at).ok()?)?;
         let weight = slot.as_ref()?.weight;
         *slot = None;
+        self.count -= 1;
+        Some(weight)
+    }
+
+    /// As [`settle`](Self::settle) for the first place of the ring, which is never empty.
+    #[inline]
+    fn settle_oldest(&mut self) -> Option<u32> {
+        let weight = self.ring.pop_front()??.weight;
+        self.base += 1;
         self.count -= 1;
         self.trim();
         Some(weight)
@@ -87,6 +100,7 @@ impl Held {
             }
             self.base += 1;
         }
+        self.trim();
     }
 
     /// How many are held.

@@ -8,6 +8,7 @@ use super::segments::Segments;
 /// A line in order of position. What came back, and what may expire, lies aside, where it can be found by position;
 /// everything else is in the plain line.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Lane {
     line: Segments,
     aside: BTreeMap<u64, Entry>,

@@ -11,6 +11,7 @@ mod stage;
 mod state;
 mod timed;
 
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use mq_core::driver::{Count, Depth};
@@ -38,6 +39,19 @@ pub(crate) struct Entry {
     pub(crate) message: Message,
 }
 
+/// Something that begins a cache line, so that what is only read beside it is not taken away by writers.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -51,7 +65,7 @@ pub(crate) struct Queue {
     plain: bool,
     /// For the timer's entry.
     this: Weak<Self>,
-    state: Mutex<State>,
+    state: Apart<Mutex<State>>,
     /// Told once for each place that becomes free, while a bounded send waits.
     room: Notify,
 }
@@ -61,7 +75,7 @@ impl Queue {
         Arc::new_cyclic(|this| Self {
             id: crate::broker::next_id(),
             name: Arc::from(spec.name.as_str()),
-            state: Mutex::new(State::new(&spec)),
+            state: Apart(Mutex::new(State::new(&spec))),
             plain: spec.bound.is_none() && spec.ttl.is_none() && !spec.priority,
             spec,
             owner,
@@ -157,7 +171,12 @@ impl Queue {
             broker.pool().give_back(Credit { messages: 1, bytes: weight(&message).into() });
             return false;
         }
-        self.put(&mut state, broker, message);
+        if self.plain && !message.has_options() {
+            let weight = weight(&message);
+            state.append_plain(message, weight);
+        } else {
+            self.put(&mut state, broker, message);
+        }
         let wake = state.next_waiter();
         drop(state);
         wake.inspect(|r| r.wake());

@@ -195,10 +195,10 @@ impl QueueConsumer {
     /// Hands the newest `taken` of the held messages to the consumer. Copies are made outside the queue's lock.
     fn deliver(&self, hold: &Hold, into: &mut Vec<Arrival>, taken: usize) {
         into.reserve(taken);
-        for (seq, entry) in hold.held.newest(taken) {
+        into.extend(hold.held.newest(taken).map(|(seq, entry)| {
             let incoming = Incoming::new(self.reader.tag(seq), entry.message.clone());
-            into.push(Arrival::Delivery(incoming.with_deaths(entry.deaths)));
-        }
+            Arrival::Delivery(incoming.with_deaths(entry.deaths))
+        }));
     }
 
     /// Waits for something to take, after a first [`take`](Self::take) found nothing.

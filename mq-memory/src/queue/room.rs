@@ -98,10 +98,12 @@ impl Queue {
 
     /// Reserves a place of a bounded queue for a message that goes to several queues. A queue that was deleted
     /// meanwhile lets it in; storing finds out.
+    #[inline]
     pub(crate) fn reserve(&self, broker: &Broker, message: &Message) -> Admission {
-        if self.spec.bound.is_none() {
-            return Admission::Yes;
-        }
+        if self.spec.bound.is_none() { Admission::Yes } else { self.reserve_bounded(broker, message) }
+    }
+
+    fn reserve_bounded(&self, broker: &Broker, message: &Message) -> Admission {
         let mut state = self.state.lock();
         let admission = self.within_bound(&state, broker, message);
         if matches!(admission, Admission::Yes) || state.deleted {

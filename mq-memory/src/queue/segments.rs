@@ -10,6 +10,7 @@ const FIRST: usize = 8;
 const SEGMENT: usize = 128;
 
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Segments {
     segments: VecDeque<VecDeque<Entry>>,
     /// The last segment that ran empty, so that a short line does not allocate again and again.

@@ -10,40 +10,46 @@ use super::{Entry, Queue, Reader};
 use crate::broker::Broker;
 use crate::pool::Credit;
 
+/// What every message touches comes first and lies together: producer and consumer hand these cache lines to each
+/// other.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct State {
-    /// One lane, or one for each priority, lowest first.
-    lanes: Vec<Lane>,
+    pub(super) deleted: bool,
     next_pos: u64,
     /// Messages and bytes in the lanes.
     pub(super) ready: usize,
     pub(super) ready_bytes: u64,
-    /// By due time, then by arrival.
-    pub(super) delayed: BTreeMap<(Timestamp, u64), Box<Entry>>,
+    /// Room taken from the broker's bound and not used yet.
+    pub(super) credit: Credit,
+    /// The only lane, or that of the lowest priority.
+    lane: Lane,
+    /// The lanes of the higher priorities, lowest first.
+    higher: Vec<Lane>,
     /// Ready messages that expire, by expiry time and position.
     pub(super) expiries: BTreeSet<(Timestamp, u64, u8)>,
-    /// What the timer's entry says.
-    pub(super) armed: Option<Timestamp>,
     /// Consumers that found nothing, longest wait first.
     pub(super) waiters: VecDeque<Arc<Reader>>,
+    /// By due time, then by arrival.
+    pub(super) delayed: BTreeMap<(Timestamp, u64), Box<Entry>>,
+    /// What the timer's entry says.
+    pub(super) armed: Option<Timestamp>,
     /// All consumers, in the order of their arrival.
     pub(super) readers: Vec<Arc<Reader>>,
     /// Deliveries that belong to an open transaction.
     pub(super) attached: usize,
-    /// Room taken from the broker's bound and not used yet.
-    pub(super) credit: Credit,
     /// Places of a bounded queue that are promised to messages on their way.
     pub(super) reserved: Credit,
     /// Sends that wait for room.
     pub(super) blocked: usize,
-    pub(super) deleted: bool,
 }
 
 impl State {
     pub(super) fn new(spec: &QueueSpec) -> Self {
-        let lanes = if spec.priority { usize::from(mq_core::limits::MAX_PRIORITY) + 1 } else { 1 };
+        let higher = if spec.priority { usize::from(mq_core::limits::MAX_PRIORITY) } else { 0 };
         Self {
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            lane: Lane::default(),
+            higher: (0..higher).map(|_| Lane::default()).collect(),
             next_pos: 0,
             ready: 0,
             ready_bytes: 0,
@@ -72,7 +78,19 @@ impl State {
     }
 
     fn lane(&self, message: &Message) -> u8 {
-        if self.lanes.len() == 1 { 0 } else { message.priority().min(mq_core::limits::MAX_PRIORITY) }
+        if self.higher.is_empty() { 0 } else { message.priority().min(mq_core::limits::MAX_PRIORITY) }
+    }
+
+    fn lane_mut(&mut self, number: u8) -> &mut Lane {
+        match number.checked_sub(1) {
+            None => &mut self.lane,
+            Some(at) => &mut self.higher[usize::from(at)],
+        }
+    }
+
+    /// Lowest priority first.
+    fn lanes_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Lane> {
+        std::iter::once(&mut self.lane).chain(&mut self.higher)
     }
 
     fn count_in(&mut self, entry: &Entry) {
@@ -92,11 +110,11 @@ impl State {
         let lane = self.lane(&entry.message);
         let expires = if expiry { entry.message.expires() } else { None };
         let Some(expires) = expires else {
-            self.lanes[usize::from(lane)].push(entry);
+            self.lane_mut(lane).push(entry);
             return false;
         };
         self.expiries.insert((expires, entry.pos, lane));
-        self.lanes[usize::from(lane)].insert(entry);
+        self.lane_mut(lane).insert(entry);
         true
     }
 
@@ -106,9 +124,7 @@ impl State {
         let pos = self.place();
         self.ready += 1;
         self.ready_bytes += u64::from(weight);
-        if let Some(lane) = self.lanes.first_mut() {
-            lane.push(Entry { pos, deaths: 0, weight, message });
-        }
+        self.lane.push(Entry { pos, deaths: 0, weight, message });
     }
 
     /// Puts a message back to its place. Returns true if the timer may have to be set.
@@ -119,7 +135,7 @@ impl State {
         if let Some(expires) = expires {
             self.expiries.insert((expires, entry.pos, lane));
         }
-        self.lanes[usize::from(lane)].insert(entry);
+        self.lane_mut(lane).insert(entry);
         expires.is_some()
     }
 
@@ -127,9 +143,9 @@ impl State {
     #[inline]
     pub(super) fn pop_many(&mut self, max: usize, mut to: impl FnMut(Entry)) -> usize {
         let mut taken = 0;
-        if let ([lane], true) = (&mut self.lanes[..], self.expiries.is_empty()) {
+        if self.higher.is_empty() && self.expiries.is_empty() {
             let mut bytes = 0;
-            taken = lane.pop_many(max, |entry| {
+            taken = self.lane.pop_many(max, |entry| {
                 bytes += u64::from(entry.weight);
                 to(entry);
             });
@@ -148,7 +164,7 @@ impl State {
 
     /// The message to deliver next: highest priority, then lowest place. What has expired must be gone already.
     fn pop_by_priority(&mut self) -> Option<Entry> {
-        let entry = self.lanes.iter_mut().rev().find_map(Lane::pop)?;
+        let entry = self.lanes_mut().rev().find_map(Lane::pop)?;
         if !self.expiries.is_empty()
             && let Some(expires) = entry.message.expires()
         {
@@ -163,21 +179,24 @@ impl State {
     pub(super) fn pop_expired(&mut self, now: Timestamp) -> Option<Entry> {
         let (expires, pos, lane) = *self.expiries.first().filter(|(at, ..)| *at <= now)?;
         self.expiries.remove(&(expires, pos, lane));
-        let entry = self.lanes[usize::from(lane)].remove_aside(pos)?;
+        let entry = self.lane_mut(lane).remove_aside(pos)?;
         self.count_out(&entry);
         Some(entry)
     }
 
     /// The oldest ready message at or behind this place.
     pub(super) fn at_or_after(&self, pos: u64) -> Option<&Entry> {
-        self.lanes.iter().filter_map(|l| l.at_or_after(pos)).min_by_key(|e| e.pos)
+        std::iter::once(&self.lane)
+            .chain(&self.higher)
+            .filter_map(|l| l.at_or_after(pos))
+            .min_by_key(|e| e.pos)
     }
 
     /// Takes all ready messages out.
     pub(super) fn drain_ready(&mut self) -> Vec<Entry> {
         self.expiries.clear();
         (self.ready, self.ready_bytes) = (0, 0);
-        self.lanes.iter_mut().flat_map(Lane::drain).collect()
+        self.lanes_mut().flat_map(Lane::drain).collect()
     }
 
     /// The earliest deadline of the queue.
