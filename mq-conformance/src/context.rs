@@ -1,11 +1,14 @@
 //! What a scenario works with.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mq_core::driver::Flushed;
 use mq_core::{
-    Ability, Client, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic, TopicSpec,
+    Ability, Client, ClientEvent, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic,
+    TopicSpec,
 };
 use mq_core::{Sharing, Topology};
 use tokio::time::{Instant, sleep, timeout};
@@ -117,7 +120,10 @@ impl Ctx {
     /// # Errors
     /// None came within the fail-over time.
     pub async fn next(&self, consumer: &mut Consumer) -> Outcome<Delivery> {
-        let within = self.patience.fail_over;
+        self.next_within(consumer, self.patience.fail_over).await
+    }
+
+    async fn next_within(&self, consumer: &mut Consumer, within: Duration) -> Outcome<Delivery> {
         match consumer.recv_for(within).await? {
             Some(delivery) => Ok(delivery),
             None => Err(Failed::new(format!("no message came within {within:?}"))),
@@ -132,6 +138,19 @@ impl Ctx {
         let mut taken = Vec::with_capacity(n);
         for have in 0..n {
             let next = self.next(consumer).await;
+            taken.push(next.map_err(|f| Failed { text: format!("{have} of {n} came: {}", f.text), ..f })?);
+        }
+        Ok(taken)
+    }
+
+    /// So many messages that fell due while the broker was down, held.
+    ///
+    /// # Errors
+    /// One did not come.
+    pub async fn take_overdue(&self, consumer: &mut Consumer, n: usize) -> Outcome<Vec<Delivery>> {
+        let mut taken = Vec::with_capacity(n);
+        for have in 0..n {
+            let next = self.next_within(consumer, self.patience.overdue).await;
             taken.push(next.map_err(|f| Failed { text: format!("{have} of {n} came: {}", f.text), ..f })?);
         }
         Ok(taken)
@@ -164,6 +183,24 @@ impl Ctx {
             texts.push(text(&delivery));
             delivery.ack()?;
         }
+        Ok(texts)
+    }
+
+    /// The texts of all that comes, acknowledged: waits for so many different ones, then until it is quiet.
+    ///
+    /// # Errors
+    /// One did not come, or the consumer failed.
+    pub async fn all(&self, consumer: &mut Consumer, different: usize) -> Outcome<Vec<String>> {
+        let (mut texts, mut seen) = (Vec::new(), BTreeSet::new());
+        while seen.len() < different {
+            let next = self.next(consumer).await;
+            let came = format!("{} of {different} came", seen.len());
+            let delivery = next.map_err(|f| Failed { text: format!("{came}: {}", f.text), ..f })?;
+            texts.push(text(&delivery));
+            seen.insert(text(&delivery));
+            drop(delivery.ack());
+        }
+        texts.extend(self.drain(consumer).await?);
         Ok(texts)
     }
 
@@ -214,12 +251,35 @@ impl Ctx {
         self.hook(self.setup.restart.as_ref()).await
     }
 
-    /// Cuts every connection.
+    /// Cuts every connection. Returns when the scenario's client has noticed.
     ///
     /// # Errors
     /// It could not be done.
     pub async fn disconnect(&self) -> Outcome {
-        self.hook(self.setup.disconnect.as_ref()).await
+        let mut events = self.client.events();
+        self.hook(self.setup.disconnect.as_ref()).await?;
+        let lost = async {
+            while let Some(event) = events.next().await {
+                if matches!(event, ClientEvent::Lost(_)) {
+                    return;
+                }
+            }
+        };
+        // A client that was connecting just then has nothing to notice.
+        let _ = timeout(self.patience.tick, lost).await;
+        Ok(())
+    }
+
+    /// Makes sure that what was acknowledged does not come again through a fault.
+    ///
+    /// # Errors
+    /// The acks could not be pushed out.
+    pub async fn acks_last(&self, consumer: &Consumer) -> Outcome {
+        if consumer.flush_acks().await? != Flushed::Confirmed {
+            // Where the broker does not confirm acks, they are durable when the ack bound is over.
+            sleep(self.patience.ack_bound).await;
+        }
+        Ok(())
     }
 
     /// Makes the broker stop answering.

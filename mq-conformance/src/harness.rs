@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use mq_core::{Ability, Client, ClientOptions, Registry, Result};
 
+use crate::scenario::Hooks;
+
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Connect = Arc<dyn Fn(ClientOptions) -> Boxed<Result<Client>> + Send + Sync>;
 pub(crate) type Hook = Arc<dyn Fn() -> Boxed<std::result::Result<(), String>> + Send + Sync>;
@@ -26,6 +28,8 @@ pub struct Patience {
     /// Until everything works again after a restart, a cut or a consumer's death. Also how long a message that
     /// must come is waited for.
     pub fail_over: Duration,
+    /// How long a message that fell due while the broker was down may still take after its restart.
+    pub overdue: Duration,
     /// Until an ack is durable.
     pub ack_bound: Duration,
     /// How long a scenario watches that nothing comes.
@@ -42,6 +46,7 @@ impl Patience {
             tick: Duration::from_millis(20),
             topology: Duration::from_millis(100),
             fail_over: Duration::from_secs(20),
+            overdue: Duration::from_secs(20),
             ack_bound: Duration::from_secs(1),
             quiet: Duration::from_millis(500),
             scenario: Duration::from_secs(900),
@@ -55,6 +60,7 @@ impl Patience {
             tick: Duration::from_secs(1),
             topology: Duration::from_secs(2),
             fail_over: Duration::from_secs(45),
+            overdue: Duration::from_secs(45),
             ack_bound: Duration::from_secs(1),
             quiet: Duration::from_secs(2),
             scenario: Duration::from_secs(180),
@@ -79,6 +85,13 @@ impl Patience {
     #[must_use]
     pub const fn with_fail_over(mut self, fail_over: Duration) -> Self {
         self.fail_over = fail_over;
+        self
+    }
+
+    /// Replaces [`overdue`](Self::overdue).
+    #[must_use]
+    pub const fn with_overdue(mut self, overdue: Duration) -> Self {
+        self.overdue = overdue;
         self
     }
 
@@ -219,6 +232,7 @@ pub struct Harness {
     pub(crate) virtual_time: bool,
     pub(crate) shared: bool,
     pub(crate) at_once: Option<usize>,
+    pub(crate) own_cuts: bool,
 }
 
 impl Harness {
@@ -237,6 +251,7 @@ impl Harness {
             virtual_time: false,
             shared: true,
             at_once: None,
+            own_cuts: false,
         }
     }
 
@@ -275,6 +290,23 @@ impl Harness {
     pub fn at_once(mut self, scenarios: usize) -> Self {
         self.at_once = Some(scenarios);
         self
+    }
+
+    /// The hooks that cut and stall touch the setup's own connections only, as a proxy for each setup does: of the
+    /// scenarios with faults only those that restart the broker run alone.
+    #[must_use]
+    pub fn own_cuts(mut self) -> Self {
+        self.own_cuts = true;
+        self
+    }
+
+    /// True if a scenario with this hook must not run beside others.
+    pub(crate) fn alone(&self, hooks: Hooks) -> bool {
+        match hooks {
+            Hooks::None => false,
+            Hooks::Restart => self.shared,
+            Hooks::Disconnect | Hooks::Stall => self.shared && !self.own_cuts,
+        }
     }
 }
 

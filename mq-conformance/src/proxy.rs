@@ -28,6 +28,8 @@ pub enum Fault {
     Slice,
     /// Accepts, reads, says nothing.
     BlackHole,
+    /// Keeps every connection open and forwards nothing until the fault is changed; then all of it, in order.
+    Hold,
     /// Closes new connections at once; those that are open go on.
     Refuse,
 }
@@ -219,7 +221,7 @@ impl Pump {
 
     async fn forward(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
         while !bytes.is_empty() {
-            let fault = self.mode.borrow().fault;
+            let fault = self.released().await;
             let piece = match fault {
                 Fault::BlackHole => return Ok(()),
                 Fault::Slice => fastrand::usize(1..=7).min(bytes.len()),
@@ -232,6 +234,15 @@ impl Pump {
             bytes = &bytes[piece..];
         }
         Ok(())
+    }
+
+    /// The fault of now, when it is none that holds everything back.
+    async fn released(&mut self) -> Fault {
+        match self.mode.wait_for(|m| m.fault != Fault::Hold).await {
+            Ok(mode) => mode.fault,
+            // The proxy is gone, and the connection is cut with it.
+            Err(_) => Fault::BlackHole,
+        }
     }
 
     /// Waits as long as the fault asks for, or until it is changed.

@@ -16,7 +16,7 @@ use crate::harness::{Harness, Setup};
 use crate::outcome::{Failed, Outcome};
 use crate::refusal::refused;
 use crate::report::{Report, Status, write};
-use crate::scenario::{Hooks, Scenario};
+use crate::scenario::Scenario;
 use crate::scenarios;
 
 /// Wall time a scenario on virtual time may take: it does not wait, so this is a hang.
@@ -36,9 +36,9 @@ pub fn run(harness: Harness) -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(harness.at_once);
     let harness = Arc::new(harness);
     let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
-    // Those that run alone come last: they would hold the others up.
-    let (many, alone): (Vec<_>, Vec<_>) = scenarios::all().partition(|s| s.hooks == Hooks::None);
-    let trials = many.into_iter().chain(alone).map(|s| trial(s, &harness, &reports)).collect();
+    // Those that run alone come first: a restart takes the longer the more the others have left behind.
+    let (alone, beside): (Vec<_>, Vec<_>) = scenarios::all().partition(|s| harness.alone(s.hooks));
+    let trials = alone.into_iter().chain(beside).map(|s| trial(s, &harness, &reports)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +73,7 @@ fn must_run() -> bool {
 pub fn run_one(harness: &Harness, scenario: &'static Scenario) -> Report {
     let start = Instant::now();
     let (done, ended) = mpsc::sync_channel(1);
-    let alone = harness.shared && scenario.hooks != Hooks::None;
+    let alone = harness.alone(scenario.hooks);
     let here = harness.clone();
     let wall = if harness.virtual_time { HANG } else { harness.patience.scenario * 2 + HANG };
     let work = move || {

@@ -149,3 +149,19 @@ async fn a_black_hole_swallows_until_it_is_healed() {
 async fn it_stays_at_home() {
     assert!(Proxy::start("192.0.2.1:5672".parse().unwrap()).await.is_err());
 }
+
+#[tokio::test]
+async fn what_is_held_back_comes_when_the_fault_is_over() {
+    let p = proxy().await;
+    let mut stream = connect(&p).await;
+    round_trip(&mut stream, b"before").await.unwrap();
+    p.set(Fault::Hold);
+    let before = p.forwarded();
+    stream.write_all(b"held").await.unwrap();
+    let mut back = [0; 4];
+    let early = timeout(Duration::from_millis(200), stream.read_exact(&mut back)).await;
+    assert!(early.is_err() && p.forwarded() == before, "nothing may pass");
+    p.heal();
+    timeout(LONG, stream.read_exact(&mut back)).await.expect("it never came").unwrap();
+    assert_eq!(&back, b"held");
+}

@@ -103,6 +103,7 @@ impl ConsumerBuilder {
             arrivals: Arrivals::default(),
             batch: None,
             shown: false,
+            deaths: 0,
         };
         let deadline = consumer.core.client.inner.options.admin_deadline;
         consumer.core.check_dead_letters().await?;
@@ -151,6 +152,8 @@ pub struct Consumer {
     arrivals: Arrivals,
     /// A batch that the run loop is collecting: here it survives a cancelled wait.
     pub(crate) batch: Option<Vec<Delivery>>,
+    /// Sessions in a row that died without a message.
+    deaths: u32,
     /// A browse has shown all there was.
     shown: bool,
 }
@@ -258,13 +261,18 @@ impl Consumer {
             session.fill(&mut self.arrivals, &mut self.buffer).await
         };
         self.shown = browsing && filled.is_ok() && self.buffer.is_empty() && self.arrivals.is_empty();
-        let Err(error) = filled else { return Ok(()) };
+        let Err(error) = filled else {
+            self.deaths = 0;
+            return Ok(());
+        };
         self.buffer.clear();
         self.arrivals.clear();
         let Some(session) = self.session.take() else { return Ok(()) };
         session.kill();
         if error.kind() == Kind::Disconnected {
-            let pause = self.core.client.inner.options.reconnect.next_pause(1);
+            // One that dies again and again without a message is opened more and more rarely.
+            self.deaths += 1;
+            let pause = self.core.client.inner.options.reconnect.next_pause(self.deaths);
             self.core.client.inner.link.moved_on(session.generation, pause).await;
             return Ok(());
         }

@@ -128,6 +128,9 @@ pub struct QueueSpec {
     pub parallelism: u32,
     /// Goes away with the connection that declared it; only that client can use it.
     pub exclusive: bool,
+    /// Set by the core on queues of mq's own that one consumer at a time must read, in order; the next one takes
+    /// over when it has gone. Nothing leaves such a queue but by an ack.
+    pub owned: bool,
 }
 
 impl QueueSpec {
@@ -144,7 +147,14 @@ impl QueueSpec {
             max_deaths: defaults::DEATHS,
             parallelism: defaults::PARALLELISM,
             exclusive: false,
+            owned: false,
         }
+    }
+
+    /// One consumer at a time reads it.
+    pub(crate) fn owned(mut self) -> Self {
+        self.owned = true;
+        self
     }
 
     /// Bounds the number of ready messages.

@@ -234,7 +234,8 @@ impl Client {
     /// Binds a queue to an exchange. Both must exist.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Kind::NotFound); [`InvalidMessage`](Kind::InvalidMessage) for a pattern beyond the limits.
+    /// [`NotFound`](crate::Kind::NotFound); [`InvalidMessage`](Kind::InvalidMessage) for a pattern beyond the limits;
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) for one with more `#` than the broker takes (RabbitMQ 4.3: two).
     ///
     /// # Cancel safety
     /// It may have been bound.

@@ -80,7 +80,8 @@ impl QueueBrowser {
     async fn next(&self) -> Result<Option<Arrival>> {
         while let Some(queue) = self.next_queue() {
             let get = self.channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: false });
-            let Some(got) = error::within("browse", self.admin.limit(), get).await? else {
+            let got = error::within("browse", self.admin.limit(), get).await;
+            let Some(got) = got.map_err(|e| self.admin.whose(e))? else {
                 // Somebody consumed the rest meanwhile.
                 self.left().pop_front();
                 continue;
@@ -116,9 +117,11 @@ impl QueueBrowser {
         let got = self.seq.load(Ordering::Relaxed);
         let deadline = Instant::now() + SEEN_BACK;
         while Instant::now() < deadline {
-            let count = topology::find_queue(&self.admin, &self.queue)
-                .await?
-                .map_or(u64::MAX, |q| q.message_count().into());
+            let mut count = 0;
+            for name in [self.queue.clone(), objects::again(&self.queue)] {
+                let found = topology::find_queue(&self.admin, &name).await?;
+                count += found.map_or(0, |q| u64::from(q.message_count()));
+            }
             if count >= got {
                 break;
             }

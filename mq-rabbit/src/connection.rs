@@ -21,13 +21,16 @@ use mq_core::url::Host;
 use mq_core::{Backend, Error, Kind, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::births::Births;
 use crate::config::{RabbitConfig, Shown};
 use crate::consumer::RabbitConsumer;
 use crate::delay::Delays;
 use crate::error::{self, BACKEND};
 use crate::exchange::RabbitExchange;
 use crate::halflog::RabbitHalfLog;
+use crate::numbers::Numbers;
 use crate::preflight::{self, Version};
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
@@ -35,6 +38,8 @@ use crate::{forward, info, topology};
 
 /// Channels that are kept for administration.
 const IDLE_CHANNELS: usize = 4;
+/// Pause between two looks for the queue of what is due.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Events that wait for the core.
 const EVENTS: usize = 64;
 
@@ -117,6 +122,8 @@ pub(crate) struct Links {
     idle: Mutex<Vec<Channel>>,
     /// Offsets that groups have stored, for the partitions that are owned here: topic, partition, group.
     offsets: Mutex<HashMap<(String, u32, String), u64>>,
+    births: Births,
+    numbers: Arc<Numbers>,
 }
 
 /// Keeps a channel open whose answer is still under way when its caller gives up: closed now, its number would be
@@ -141,9 +148,8 @@ impl Drop for Busy {
 impl Admin {
     /// A channel of its own on the consuming connection.
     pub(crate) async fn channel(&self) -> Result<Channel> {
-        let opened =
-            error::within("open a channel", self.limit(), self.links.consuming.create_channel()).await;
-        opened.map_err(|e| self.whose(e))
+        let links = &self.links;
+        links.numbers.channel(&links.consuming, "open a channel", self.limit()).await
     }
 
     /// Runs one piece of work on a channel that does nothing else: a refusal closes it and harms nobody.
@@ -170,15 +176,9 @@ impl Admin {
         result
     }
 
-    /// An error of a channel, unless the whole connection is gone: the client then gives every channel the first
-    /// error it had, and that may be the refusal of somebody else's question.
+    /// The error of a channel of the consuming connection, or that the connection is gone.
     pub(crate) fn whose(&self, error: Error) -> Error {
-        if self.links.consuming.status().connected() {
-            return error;
-        }
-        Error::disconnected("the connection is gone; the client connects again")
-            .with_source(error)
-            .with_backend(BACKEND)
+        error::whose(error, self.links.consuming.status())
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
@@ -212,9 +212,15 @@ impl Admin {
 
     /// A new publishing channel with its task.
     pub(crate) async fn publisher(&self) -> Result<Publisher> {
-        let open = self.links.publishing.create_channel();
-        let channel = error::within("open a publishing channel", self.limit(), open).await?;
-        Publisher::start(channel, self.limit()).await
+        let links = &self.links;
+        let open = links.numbers.channel(&links.publishing, "open a publishing channel", self.limit());
+        let (channel, connection) = (open.await?, links.publishing.status().clone());
+        Publisher::start(channel, connection, self.limit()).await
+    }
+
+    /// The queues that were made here.
+    pub(crate) fn births(&self) -> &Births {
+        &self.links.births
     }
 
     fn offsets(&self) -> MutexGuard<'_, HashMap<(String, u32, String), u64>> {
@@ -249,6 +255,8 @@ pub struct RabbitConnection {
     /// The publishing channel that all producers share; a new one when it has died.
     shared: Mutex<Option<Publisher>>,
     delays: Arc<Delays>,
+    /// When the queue of what is due was last looked for.
+    looked: Mutex<Option<Instant>>,
     /// The forwarder of what is due; ends with the connection.
     forwarder: JoinHandle<()>,
 }
@@ -287,20 +295,41 @@ impl RabbitConnection {
             version,
             idle: Mutex::default(),
             offsets: Mutex::default(),
+            births: Births::default(),
+            numbers: Arc::default(),
         });
-        tokio::spawn(watch(Arc::downgrade(&links), listen(&links), tell.clone()));
+        let numbers = Arc::clone(&links.numbers);
+        tokio::spawn(watch(Arc::downgrade(&links), listen(&links), numbers, tell.clone()));
         let admin = Admin { links };
         let delays = Arc::new(Delays::new(&admin));
         let forwarder = tokio::spawn(forward::run(admin.clone(), Arc::clone(&delays), tell));
-        Ok(Self { admin, info, events: Mutex::new(events), shared: Mutex::default(), delays, forwarder })
+        Ok(Self {
+            admin,
+            info,
+            events: Mutex::new(events),
+            shared: Mutex::default(),
+            delays,
+            looked: Mutex::default(),
+            forwarder,
+        })
     }
 
     /// Takes part in forwarding what is due, if anybody has made the queue for it.
     async fn forward(&self) -> Result<()> {
-        if !self.delays.is_used() && self.admin.queue_exists(objects::DUE).await? {
+        if !self.delays.is_used() && self.is_time_to_look() && self.admin.queue_exists(objects::DUE).await? {
             self.delays.mark_used();
         }
         Ok(())
+    }
+
+    /// Not at every consumer: a look that finds nothing costs a channel.
+    fn is_time_to_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        if due {
+            *looked = Some(Instant::now());
+        }
+        due
     }
 
     /// The publisher that all producers share.
@@ -351,8 +380,23 @@ fn listen(links: &Links) -> NativeEvents {
 }
 
 /// Translates events until the connection is lost or dropped.
-async fn watch(links: std::sync::Weak<Links>, mut events: NativeEvents, tell: mpsc::Sender<Event>) {
-    while let Some(event) = events.next().await {
+async fn watch(
+    links: std::sync::Weak<Links>,
+    mut events: NativeEvents,
+    numbers: Arc<Numbers>,
+    tell: mpsc::Sender<Event>,
+) {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = numbers.worn() => {
+                let worn = Error::disconnected("every channel number of the connection has been refused once");
+                // Nobody listens any more: the client is gone.
+                drop(tell.send(Event::Lost(worn.with_backend(BACKEND))).await);
+                return;
+            }
+        };
+        let Some(event) = event else { return };
         let told = match event {
             lapin::Event::ConnectionBlocked(reason) => Event::Blocked(reason),
             lapin::Event::ConnectionUnblocked => Event::Unblocked,

@@ -103,6 +103,7 @@ impl Delay {
             let cell = &self.levels[usize::from(level)];
             cell.get_or_try_init(|| self.make_level(level)).await?;
         }
+        self.admin.births().ripe().await;
         Ok(())
     }
 

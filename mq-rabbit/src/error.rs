@@ -130,6 +130,19 @@ fn from_io(error: &io::Error) -> Error {
     }
 }
 
+/// An error of a channel, unless the whole connection is gone: the client then gives every channel the first error it
+/// had, and that may be the refusal of somebody else's question.
+pub(crate) fn whose(error: Error, connection: &lapin::ConnectionStatus) -> Error {
+    if connection.connected() || error.kind() == Kind::Disconnected {
+        return error;
+    }
+    let fate = error.fate();
+    Error::disconnected("the connection is gone; the client connects again")
+        .with_fate(fate)
+        .with_source(error)
+        .with_backend(BACKEND)
+}
+
 /// Puts a deadline on an await.
 pub(crate) async fn within<T>(
     operation: &'static str,

@@ -136,6 +136,7 @@ impl Forwarder {
 
     async fn put_aside(&mut self, message: &Message, route: &Route) -> Result<()> {
         topology::make_queue(&self.admin, plan::own(UNDELIVERED)).await?;
+        self.admin.births().ripe().await;
         match self.publish("", UNDELIVERED, message, Some(route)).await? {
             Outcome::Stored => {
                 let place = shown(route);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use mq_core::driver::{AckNow, Arrival, Consumer, ConsumerOptions, Control, Flushed, Settle, Start, Tag};
@@ -21,7 +21,7 @@ use crate::inbox::{End, Inbox};
 use crate::publisher::Publisher;
 use crate::reader::{self, Reader};
 use crate::seat::{self, Ask, BALANCE, Change, Table};
-use crate::topic::Topic;
+use crate::topic::{Topic, stream};
 use crate::{plan, topology};
 
 /// Changes that wait for the core.
@@ -125,7 +125,7 @@ impl GroupMember {
             admin: admin.clone(),
             publisher,
             group: group.to_owned(),
-            start: options.start,
+            starts: starts(admin, &topic, options.start).await?,
             prefetch: options.prefetch.div_ceil(partitions).max(1),
             members: 1.into(),
             owned: Mutex::default(),
@@ -214,6 +214,17 @@ impl GroupMember {
         let asked = wanted.map(|p| self.asked(p, |done| Ask::Seek(start, done)));
         join_all(asked).await.into_iter().collect()
     }
+}
+
+/// Where a new group begins: what is the latest now, not when the partition is owned.
+async fn starts(admin: &Admin, topic: &Topic, start: Start) -> Result<Vec<Start>> {
+    let fixed = (0..topic.partitions).map(|partition| async move {
+        match start {
+            Start::Latest => Ok(Start::Offset(reader::end(admin, &stream(&topic.name, partition)).await?)),
+            other => Ok(other),
+        }
+    });
+    try_join_all(fixed).await
 }
 
 /// Joins the members.

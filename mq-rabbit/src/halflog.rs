@@ -3,12 +3,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use mq_core::driver::{HalfId, HalfLog, HalfRecord, LogBatch, LogEntry, Shard, Step, Stepped};
 use mq_core::protocol::{half, objects};
@@ -45,16 +44,18 @@ pub struct RabbitHalfLog {
     publisher: Publisher,
     halves: String,
     verdicts: String,
-    inbox: Inbox,
+    inbox: Arc<Inbox>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Halves are consumed: somebody has asked for records.
+    asked: bool,
     /// Set when the queue of halves has given us something: we are its active consumer.
     shard: Option<Shard>,
-    /// Verdicts are consumed, too.
-    both: bool,
+    /// What the next call returns.
+    ready: LogBatch,
     /// Halves in hand that are not forgotten.
     open: HashMap<HalfId, u32>,
     /// Which half message a delivery is about, and whether it is a verdict.
@@ -80,8 +81,8 @@ impl RabbitHalfLog {
         let (halves, verdicts) = (objects::half(group), objects::verdict(group));
         topology::make_queue(admin, half_queue(&halves)).await?;
         topology::make_queue(admin, plan::owned(&verdicts)).await?;
-        let inbox = Inbox::open(admin, &halves).await?;
-        inbox.consume(&halves, HALVES, FieldTable::default(), BasicConsumeOptions::default()).await?;
+        admin.births().ripe().await;
+        let inbox = Arc::new(Inbox::open(admin, &halves).await?);
         Ok(Self { admin: admin.clone(), publisher, halves, verdicts, inbox, state: Mutex::default() })
     }
 
@@ -103,14 +104,17 @@ impl RabbitHalfLog {
         }
     }
 
-    /// Sorts what arrived into `batch`, each verdict behind its half.
-    fn sort(&self, tag: u64, data: Vec<u8>, batch: &mut LogBatch) {
+    /// Sorts what arrived into what the next call returns, each verdict behind its half.
+    fn sort(&self, tag: u64, data: Vec<u8>) {
         let mut state = self.state();
-        let shard = *state.shard.get_or_insert_with(|| {
-            let shard = Shard { number: 0, epoch: Timestamp::now().as_millis() };
-            batch.gained.push(shard);
-            shard
-        });
+        let shard = match state.shard {
+            Some(shard) => shard,
+            None => {
+                // On the same channel: both end together.
+                self.inbox.start(&self.verdicts, VERDICTS);
+                state.gain()
+            }
+        };
         if data == BARRIER {
             self.inbox.ack(tag);
             for id in std::mem::take(&mut state.suspects) {
@@ -128,12 +132,12 @@ impl RabbitHalfLog {
         let id = record.id().clone();
         if let HalfRecord::Half { .. } = record {
             *state.open.entry(id.clone()).or_default() += 1;
-            state.hold(tag, shard, record, batch);
+            state.hold(tag, shard, record);
             if let Some((early, verdict)) = state.early.remove(&id) {
-                state.hold(early, shard, verdict, batch);
+                state.hold(early, shard, verdict);
             }
         } else if state.open.contains_key(&id) {
-            state.hold(tag, shard, record, batch);
+            state.hold(tag, shard, record);
         } else {
             match state.early.entry(id) {
                 // The first one wins.
@@ -205,10 +209,17 @@ impl RabbitHalfLog {
 }
 
 impl State {
-    fn hold(&mut self, at: u64, shard: Shard, record: HalfRecord, batch: &mut LogBatch) {
+    fn gain(&mut self) -> Shard {
+        let shard = Shard { number: 0, epoch: Timestamp::now().as_millis() };
+        self.shard = Some(shard);
+        self.ready.gained.push(shard);
+        shard
+    }
+
+    fn hold(&mut self, at: u64, shard: Shard, record: HalfRecord) {
         let is_verdict = !matches!(record, HalfRecord::Half { .. });
         self.held.insert(at, (record.id().clone(), is_verdict));
-        batch.entries.push(LogEntry { shard, at, record });
+        self.ready.entries.push(LogEntry { shard, at, record });
     }
 }
 
@@ -219,27 +230,21 @@ impl HalfLog for RabbitHalfLog {
     }
 
     async fn next(&self, max: usize, wait: Duration) -> Result<LogBatch> {
-        let mut batch = LogBatch::default();
+        if !std::mem::replace(&mut self.state().asked, true) {
+            self.inbox.start(&self.halves, HALVES);
+        }
         let deadline = Instant::now() + wait;
         loop {
             self.judge().await?;
             let left = deadline.saturating_duration_since(Instant::now()).min(VERDICT_AFTER);
             let mut arrived = Vec::new();
             self.inbox.receive(max.max(1), left, |d| arrived.push((d.delivery_tag, d.data))).await?;
-            for (tag, data) in arrived {
-                self.sort(tag, data, &mut batch);
-            }
-            let start = {
-                let mut state = self.state();
-                state.shard.is_some() && !std::mem::replace(&mut state.both, true)
-            };
-            if start {
-                // On the same channel: both end together.
-                let plain = BasicConsumeOptions::default();
-                self.inbox.consume(&self.verdicts, VERDICTS, FieldTable::default(), plain).await?;
-            }
-            if !batch.entries.is_empty() || !batch.gained.is_empty() || Instant::now() >= deadline {
-                return Ok(batch);
+            // From here to the return nothing is awaited: a caller that gives up before finds it next time.
+            arrived.into_iter().for_each(|(tag, data)| self.sort(tag, data));
+            let mut state = self.state();
+            let full = !state.ready.entries.is_empty() || !state.ready.gained.is_empty();
+            if full || Instant::now() >= deadline {
+                return Ok(std::mem::take(&mut state.ready));
             }
         }
     }

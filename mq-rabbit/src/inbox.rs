@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -146,6 +146,23 @@ impl Inbox {
             waiter.wake();
         }
         Ok(())
+    }
+
+    /// As [`consume`](Self::consume), in the background: a caller that gives up leaves no half-open consumer. A
+    /// failure ends the inbox.
+    pub(crate) fn start(self: &Arc<Self>, queue: &str, wanted: u32) {
+        let (inbox, queue) = (Arc::clone(self), queue.to_owned());
+        tokio::spawn(async move {
+            let consumed =
+                inbox.consume(&queue, wanted, FieldTable::default(), BasicConsumeOptions::default()).await;
+            if let Err(e) = consumed {
+                let mut state = inbox.state();
+                state.end.get_or_insert(End::Died(e));
+                if let Some(waiter) = state.waiter.take() {
+                    waiter.wake();
+                }
+            }
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

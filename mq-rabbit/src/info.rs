@@ -24,7 +24,7 @@ const TRANSACTIONS: Support = Support::Emulated {
 
 const DELAY: Support = Support::Emulated {
     cost: "one quorum write for each set bit of the delay in units of 100 ms, 24 queues for the whole vhost",
-    caveat: "a duplicate is possible at each hop; a restart of the broker delays by the outage at most",
+    caveat: "a duplicate is possible at each hop; what falls due while the broker is down can be three minutes late",
 };
 const HALF: Support = Support::Emulated {
     cost: "three publishes for each half message, and a coordinator in one process of the producer group",

@@ -1,5 +1,6 @@
 #![doc = include_str!("docs.md")]
 
+mod births;
 mod broadcast;
 mod browse;
 mod config;
@@ -19,6 +20,7 @@ mod lease;
 mod ledger;
 mod levels;
 mod note;
+mod numbers;
 mod patient;
 mod plan;
 mod preflight;

@@ -20,6 +20,13 @@ pub(crate) struct Plan {
     pub(crate) arguments: FieldTable,
 }
 
+impl Plan {
+    /// A quorum queue or stream: the broker keeps a register of those.
+    pub(crate) fn is_replicated(&self) -> bool {
+        !is_classic(self)
+    }
+}
+
 /// Adds a text argument.
 pub(crate) fn text(table: &mut FieldTable, name: &str, value: &str) {
     table.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -72,6 +79,9 @@ fn dead_letter(plan: &mut Plan, dlq: &str) {
 
 /// The queues of a declaration, in the order in which they are made: what others point to comes first.
 pub(crate) fn queue(spec: &QueueSpec, version: Version) -> Result<Vec<Plan>> {
+    if spec.owned {
+        return Ok(vec![owned(&spec.name)]);
+    }
     if objects::dlq_owner(&spec.name).is_some() || spec.name.starts_with(mq_core::limits::RESERVED_NAME) {
         return Ok(vec![own(&spec.name)]);
     }

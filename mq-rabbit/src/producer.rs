@@ -58,6 +58,7 @@ impl RabbitProducer {
         } else {
             return Err(target.not_found().with_backend(BACKEND));
         };
+        admin.births().ripe().await;
         Ok(Self {
             admin: admin.clone(),
             publisher,

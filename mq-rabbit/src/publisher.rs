@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use mq_core::driver::{Receipt, Routed, Ticket};
 use mq_core::{Error, Fate, Kind, MessageId, Result};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -170,12 +170,24 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Puts the channel into confirm mode and gives it to a task.
-    pub(crate) async fn start(channel: Channel, limit: std::time::Duration) -> Result<Self> {
+    pub(crate) async fn start(
+        channel: Channel,
+        connection: ConnectionStatus,
+        limit: std::time::Duration,
+    ) -> Result<Self> {
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
-        error::within("open a publishing channel", limit, confirm).await?;
+        let ready = error::within("open a publishing channel", limit, confirm).await;
+        ready.map_err(|e| error::whose(e, &connection))?;
         let (jobs, inbox) = mpsc::channel(QUEUED);
         let fault = Arc::new(OnceLock::new());
-        tokio::spawn(run(channel, inbox, Arc::clone(&fault)));
+        let desk = Desk {
+            book: Correlation::new(),
+            decided: Vec::new(),
+            failed: Vec::new(),
+            fault: Arc::clone(&fault),
+            connection,
+        };
+        tokio::spawn(run(channel, inbox, desk));
         Ok(Self { jobs, fault })
     }
 
@@ -254,6 +266,7 @@ struct Desk {
     /// Told only when no further publish can be handed over.
     failed: Vec<(Answer, Error)>,
     fault: Arc<OnceLock<Error>>,
+    connection: ConnectionStatus,
 }
 
 impl Desk {
@@ -270,8 +283,9 @@ impl Desk {
                 self.failed.push((flight.answer, fault));
             }
             Err(Failure::Lost(e)) => {
-                self.fault.get_or_init(|| error::classify(&e));
-                self.failed.push((flight.answer, error::unknown(&e)));
+                let why = error::whose(error::unknown(&e), &self.connection);
+                self.fault.get_or_init(|| why.clone().with_fate(Fate::Rejected));
+                self.failed.push((flight.answer, why));
             }
         }
     }
@@ -306,9 +320,8 @@ fn sequence_of(headers: &FieldTable) -> Option<u64> {
     }
 }
 
-async fn run(channel: Channel, mut inbox: mpsc::Receiver<Job>, fault: Arc<OnceLock<Error>>) {
+async fn run(channel: Channel, mut inbox: mpsc::Receiver<Job>, mut desk: Desk) {
     let mut flying = FuturesUnordered::new();
-    let mut desk = Desk { book: Correlation::new(), decided: Vec::new(), failed: Vec::new(), fault };
     let mut taken = Vec::with_capacity(BATCH);
     let (mut seq, mut open) = (0, true);
     while open || !flying.is_empty() {

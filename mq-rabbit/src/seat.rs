@@ -42,7 +42,8 @@ pub(crate) struct Table {
     pub(crate) publisher: Publisher,
     pub(crate) topic: Topic,
     pub(crate) group: String,
-    pub(crate) start: Start,
+    /// Where a new group begins, for each partition.
+    pub(crate) starts: Vec<Start>,
     pub(crate) prefetch: u32,
     /// Members of the group, as last seen.
     pub(crate) members: AtomicU32,
@@ -205,6 +206,7 @@ struct Seat<'a> {
 impl<'a> Seat<'a> {
     async fn take(table: &'a Table, partition: u32, queue: &'a str, epoch: u32) -> Result<Self> {
         topology::make_queue(&table.admin, plan::owned(queue)).await?;
+        table.admin.births().ripe().await;
         let inbox = Inbox::open(&table.admin, queue).await?;
         inbox.consume(queue, PREFETCH, FieldTable::default(), BasicConsumeOptions::default()).await?;
         let lease = Lease::new(MessageId::mint().to_string(), table.topic.born);
@@ -305,7 +307,7 @@ impl<'a> Seat<'a> {
     async fn begin(&mut self) -> Result<()> {
         let place = match self.lease.place() {
             Some(place) => place,
-            None => self.first_place(self.table.start).await?,
+            None => self.first_place(self.table.starts[self.partition as usize]).await?,
         };
         self.store(place).await?;
         self.read_from(place).await

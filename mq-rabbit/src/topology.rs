@@ -70,13 +70,17 @@ pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
 
 /// Makes one queue of a plan, or finds it equal.
 pub(crate) async fn make_queue(admin: &Admin, plan: Plan) -> Result<()> {
+    let is_new = plan.is_replicated() && find_queue(admin, &plan.name).await?.is_none();
     let Plan { name, options, arguments } = plan;
-    admin
+    let made = admin
         .run("declare a queue", |channel| async move {
             channel.queue_declare(name.as_str().into(), options, arguments).await
         })
-        .await
-        .map(|_| ())
+        .await;
+    if is_new {
+        admin.births().note();
+    }
+    made.map(drop)
 }
 
 async fn declare_queue(admin: &Admin, spec: &QueueSpec) -> Result<Applied> {
@@ -127,6 +131,7 @@ fn matching(binding: &Binding) -> FieldTable {
 async fn bind(admin: &Admin, binding: &Binding) -> Result<Applied> {
     let Binding { exchange, queue, key, .. } = binding;
     let arguments = matching(binding);
+    admin.births().ripe().await;
     admin
         .run("bind", |channel| async move {
             let options = QueueBindOptions::default();

@@ -22,6 +22,9 @@ mod login;
 mod proxy;
 #[path = "native/settle.rs"]
 mod settle;
+#[cfg(feature = "tls")]
+#[path = "native/tls.rs"]
+mod tls;
 #[path = "native/topics.rs"]
 mod topics;
 #[path = "native/topology.rs"]
@@ -31,6 +34,8 @@ fn main() {
     let args = libtest_mimic::Arguments::from_args();
     let mut trials = Vec::new();
     for broker in harness::brokers() {
+        #[cfg(feature = "tls")]
+        trials.extend(tls::TESTS.iter().map(|(name, test)| broker.trial(name, *test)));
         for group in [
             delay::TESTS,
             fates::TESTS,

@@ -44,7 +44,7 @@ async fn it_starts_at_the_latest(cx: Ctx) -> Outcome {
     // When the open returns, the start is fixed: what is sent now must be seen.
     let mut consumer = topic.broadcast().open().await?;
     topic.send("after").await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["after"], "from the open on");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["after"], "from the open on");
     Ok(())
 }
 
@@ -53,7 +53,7 @@ async fn it_can_start_at_the_earliest(cx: Ctx) -> Outcome {
     topic.send("before").await?;
     let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
     topic.send("after").await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["before", "after"], "from the start on");
+    check_eq!(cx.all(&mut consumer, 2).await?, ["before", "after"], "from the start on");
     Ok(())
 }
 
@@ -62,7 +62,7 @@ async fn it_stores_no_offset(cx: Ctx) -> Outcome {
     topic.send("x").await?;
     for round in 0..2 {
         let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
-        check_eq!(cx.drain(&mut consumer).await?, ["x"], "round {round}");
+        check_eq!(cx.all(&mut consumer, 1).await?, ["x"], "round {round}");
         consumer.close().await?;
     }
     Ok(())
@@ -75,8 +75,8 @@ async fn it_does_not_disturb_groups(cx: Ctx) -> Outcome {
     for n in 0..5 {
         topic.send(n.to_string()).await?;
     }
-    check_eq!(cx.drain(&mut broadcast).await?.len(), 5, "the broadcast");
-    check_eq!(cx.drain(&mut group).await?.len(), 5, "the group");
+    check_eq!(cx.all(&mut broadcast, 5).await?.len(), 5, "the broadcast");
+    check_eq!(cx.all(&mut group, 5).await?.len(), 5, "the group");
     Ok(())
 }
 
@@ -91,7 +91,7 @@ async fn it_resumes_after_a_cut(cx: Ctx) -> Outcome {
         async move { Ok(topic.send("probe").await.is_ok()) }
     })
     .await?;
-    let got = cx.drain(&mut consumer).await?;
+    let got = cx.all(&mut consumer, 1).await?;
     check_eq!(got.contains(&"probe".to_owned()), true, "what came after the cut: {got:?}");
     Ok(())
 }

@@ -252,7 +252,7 @@ async fn a_dropped_declare_can_be_repeated(cx: Ctx) -> Outcome {
     cx.client.exchange("x").publish("", "once").await?;
     for name in ["a", "b"] {
         let mut consumer = cx.client.queue(name).consumer().open().await?;
-        check_eq!(cx.drain(&mut consumer).await?, ["once"], "queue {name}");
+        check_eq!(cx.all(&mut consumer, 1).await?, ["once"], "queue {name}");
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ async fn closing_a_consumer_flushes_its_acks(cx: Ctx) -> Outcome {
     cx.read(&mut consumer, 17).await?;
     consumer.close().await?;
     let mut next = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut next).await?.len(), 13, "what was not acknowledged before the close");
+    check_eq!(cx.all(&mut next, 13).await?.len(), 13, "what was not acknowledged before the close");
     Ok(())
 }
 
@@ -113,7 +113,7 @@ async fn closing_a_producer_waits_for_what_was_handed_over(cx: Ctx) -> Outcome {
         cx.ends("a confirmation after the close", confirmation.into_future()).await??;
     }
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 100, "what was handed over before the close");
+    check_eq!(cx.all(&mut consumer, 100).await?.len(), 100, "what was handed over before the close");
     Ok(())
 }
 
@@ -126,7 +126,7 @@ async fn a_closed_producer_opens_again(cx: Ctx) -> Outcome {
     }
     producer.close().await?;
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 3, "one between each two closes");
+    check_eq!(cx.all(&mut consumer, 3).await?.len(), 3, "one between each two closes");
     Ok(())
 }
 

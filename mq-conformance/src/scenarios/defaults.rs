@@ -224,7 +224,7 @@ async fn messages_are_durable(cx: Ctx) -> Outcome {
     }
     cx.restart().await?;
     let mut consumer = queue.consumer().open().await?;
-    let got: BTreeSet<_> = cx.drain(&mut consumer).await?.into_iter().collect();
+    let got: BTreeSet<_> = cx.all(&mut consumer, 10).await?.into_iter().collect();
     check_eq!(got.len(), 10, "after a restart");
     Ok(())
 }

@@ -61,7 +61,7 @@ async fn a_delayed_message_blocks_nobody(cx: Ctx) -> Outcome {
         queue.send(n.to_string()).await?;
     }
     let mut consumer = queue.consumer().prefetch(1).open().await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 5, "what is not delayed");
+    check_eq!(cx.all(&mut consumer, 5).await?.len(), 5, "what is not delayed");
     Ok(())
 }
 
@@ -137,7 +137,7 @@ async fn a_delay_survives_a_restart(cx: Ctx) -> Outcome {
     }
     cx.restart().await?;
     let mut consumer = queue.consumer().open().await?;
-    let got = cx.take(&mut consumer, 5).await?;
+    let got = cx.take_overdue(&mut consumer, 5).await?;
     let waited = cx.client.clock().now().since(sent);
     check!(waited >= delay, "after a restart, a delay of {delay:?} was over after {waited:?}");
     check_eq!(got.len(), 5, "messages");

@@ -125,7 +125,7 @@ async fn a_replay_can_take_one(cx: Ctx) -> Outcome {
     let done = queue.replay(only).await?;
     check_eq!(done.replayed, 1, "what the replay says");
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["b"], "what came back");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["b"], "what came back");
     let mut rest = queue.dead_letters().consumer().open().await?;
     let mut left = cx.drain(&mut rest).await?;
     left.sort_unstable();
@@ -172,7 +172,7 @@ async fn dead_letters_survive_a_restart(cx: Ctx) -> Outcome {
     let queue = dead(&cx, &["a", "b", "c"]).await?;
     cx.restart().await?;
     let mut dead = queue.dead_letters().consumer().open().await?;
-    let mut got = cx.drain(&mut dead).await?;
+    let mut got = cx.all(&mut dead, 3).await?;
     got.sort_unstable();
     check_eq!(got, ["a", "b", "c"], "after a restart");
     Ok(())

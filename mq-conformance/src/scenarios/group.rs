@@ -90,7 +90,7 @@ async fn a_new_group_starts_at_the_earliest(cx: Ctx) -> Outcome {
     fill(&topic, 0, 10).await?;
     let mut consumer = topic.group("g").open().await?;
     fill(&topic, 10, 5).await?;
-    check_eq!(set(&cx.drain(&mut consumer).await?).len(), 15, "old and new messages");
+    check_eq!(set(&cx.all(&mut consumer, 15).await?).len(), 15, "old and new messages");
     Ok(())
 }
 
@@ -141,7 +141,7 @@ async fn a_member_that_leaves_is_taken_over(cx: Ctx) -> Outcome {
     check!(matches!(settled, (Ok(None), Ok(None))), "something came from an empty topic");
     first.close().await?;
     fill(&topic, 0, 40).await?;
-    check_eq!(set(&cx.drain(&mut second).await?).len(), 40, "what the one that stays gets");
+    check_eq!(set(&cx.all(&mut second, 40).await?).len(), 40, "what the one that stays gets");
     Ok(())
 }
 
@@ -285,12 +285,12 @@ async fn stored_offsets_survive_a_restart(cx: Ctx) -> Outcome {
     fill(&topic, 0, 20).await?;
     let mut consumer = topic.group("g").open().await?;
     let mut seen = set(&cx.read(&mut consumer, 20).await?);
-    consumer.flush_acks().await?;
+    cx.acks_last(&consumer).await?;
     consumer.close().await?;
     cx.restart().await?;
     fill(&topic, 20, 5).await?;
     let mut next = topic.group("g").open().await?;
-    let new = cx.drain(&mut next).await?;
+    let new = cx.all(&mut next, 5).await?;
     check_eq!(new.len(), 5, "what comes after a restart: {new:?}");
     seen.extend(new);
     check_eq!(seen.len(), 25, "different messages in all");

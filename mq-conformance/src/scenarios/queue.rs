@@ -159,8 +159,8 @@ async fn two_queues_stay_apart(cx: Ctx) -> Outcome {
     let (mut of_a, mut of_b) = (a.consumer().open().await?, b.consumer().open().await?);
     a.send("for a").await?;
     b.send("for b").await?;
-    check_eq!(cx.drain(&mut of_a).await?, ["for a"], "queue a");
-    check_eq!(cx.drain(&mut of_b).await?, ["for b"], "queue b");
+    check_eq!(cx.all(&mut of_a, 1).await?, ["for a"], "queue a");
+    check_eq!(cx.all(&mut of_b, 1).await?, ["for b"], "queue b");
     Ok(())
 }
 
@@ -230,7 +230,7 @@ async fn purge_removes_what_is_ready_alone(cx: Ctx) -> Outcome {
     let purged = queue.purge().await?;
     check!(may_be(purged, 4), "4 were ready, the purge says {purged:?}");
     held.requeue().await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 1, "what was held stays, the rest is gone");
+    check_eq!(cx.all(&mut consumer, 1).await?.len(), 1, "what was held stays, the rest is gone");
     queue.send("new").await?;
     check_eq!(cx.read(&mut consumer, 1).await?, ["new"], "the queue goes on");
     Ok(())

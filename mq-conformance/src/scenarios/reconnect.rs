@@ -40,7 +40,7 @@ async fn a_send_waits_out_a_cut(cx: Ctx) -> Outcome {
     cx.disconnect().await?;
     cx.ends("a send after a cut", queue.send("after")).await??;
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["before", "after"], "what is there");
+    check_eq!(cx.all(&mut consumer, 2).await?, ["before", "after"], "what is there");
     Ok(())
 }
 
@@ -55,7 +55,7 @@ async fn a_send_waits_out_a_restart(cx: Ctx) -> Outcome {
     restarted?;
     sent?;
     let mut consumer = queue.consumer().open().await?;
-    let got: BTreeSet<_> = cx.drain(&mut consumer).await?.into_iter().collect();
+    let got: BTreeSet<_> = cx.all(&mut consumer, 2).await?.into_iter().collect();
     check_eq!(got.into_iter().collect::<Vec<_>>(), ["before", "while it is down"], "what is there");
     Ok(())
 }
@@ -73,7 +73,7 @@ async fn a_publish_waits_out_a_restart(cx: Ctx) -> Outcome {
     restarted?;
     published?;
     let mut consumer = cx.client.queue("q").consumer().open().await?;
-    let got: BTreeSet<_> = cx.drain(&mut consumer).await?.into_iter().collect();
+    let got: BTreeSet<_> = cx.all(&mut consumer, 2).await?.into_iter().collect();
     check_eq!(got.len(), 2, "different messages");
     Ok(())
 }
@@ -85,7 +85,7 @@ async fn a_consumer_resumes_after_a_cut(cx: Ctx) -> Outcome {
         cx.disconnect().await?;
         queue.send(round.to_string()).await?;
         check_eq!(cx.read(&mut consumer, 1).await?, [round.to_string()], "after cut number {round}");
-        consumer.flush_acks().await?;
+        cx.acks_last(&consumer).await?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ async fn confirmed_messages_survive_a_restart(cx: Ctx) -> Outcome {
     }
     cx.restart().await?;
     let mut consumer = queue.consumer().open().await?;
-    let got: BTreeSet<_> = cx.drain(&mut consumer).await?.into_iter().collect();
+    let got: BTreeSet<_> = cx.all(&mut consumer, 200).await?.into_iter().collect();
     check_eq!(got.len(), 200, "different messages after a restart");
     Ok(())
 }
@@ -132,7 +132,7 @@ async fn sends_in_flight_through_a_cut_lose_nothing(cx: Ctx) -> Outcome {
         check!(result.is_ok(), "send {n} failed although its deadline was far: {result:?}");
     }
     let mut consumer = queue.consumer().open().await?;
-    let got = cx.drain(&mut consumer).await?;
+    let got = cx.all(&mut consumer, 300).await?;
     let different: BTreeSet<_> = got.iter().collect();
     check_eq!(different.len(), 300, "different messages");
     check!(got.len() <= 300 + 16, "{} copies beyond what was in flight", got.len() - 300);
@@ -187,7 +187,7 @@ async fn the_topology_survives_a_restart(cx: Ctx) -> Outcome {
     cx.topology_seen().await;
     cx.client.exchange("x").mandatory().publish("a.b", "routed").await?;
     let mut consumer = cx.client.queue("q").consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["routed"], "the binding after a restart");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["routed"], "the binding after a restart");
     Ok(())
 }
 
@@ -272,7 +272,7 @@ async fn what_was_stalled_goes_on(cx: Ctx) -> Outcome {
     cx.nothing(&mut consumer).await?;
     cx.go_on().await?;
     cx.ends("a send through a stall", sending).await?.map_err(|e| Failed::new(e.to_string()))??;
-    let got = cx.drain(&mut consumer).await?;
+    let got = cx.all(&mut consumer, 1).await?;
     check!(got.contains(&"patient".to_owned()), "what came after the stall: {got:?}");
     Ok(())
 }
@@ -306,7 +306,8 @@ async fn send_once_reports_unknown_instead_of_sending_twice(cx: Ctx) -> Outcome 
         ends.push((n.to_string(), result));
     }
     let mut consumer = queue.consumer().open().await?;
-    let got = cx.drain(&mut consumer).await?;
+    let confirmed = ends.iter().filter(|(_, result)| result.is_ok()).count();
+    let got = cx.all(&mut consumer, confirmed).await?;
     for (body, result) in ends {
         let copies = got.iter().filter(|t| **t == body).count();
         match result {

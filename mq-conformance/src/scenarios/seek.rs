@@ -40,7 +40,7 @@ async fn back_to_the_start_replays_everything(cx: Ctx) -> Outcome {
     let mut consumer = topic.group("g").open().await?;
     check_eq!(cx.read(&mut consumer, 10).await?, range(0, 10), "the first time");
     consumer.seek(Start::Earliest, &[]).await?;
-    check_eq!(cx.drain(&mut consumer).await?, range(0, 10), "the second time");
+    check_eq!(cx.all(&mut consumer, 10).await?, range(0, 10), "the second time");
     Ok(())
 }
 
@@ -56,7 +56,7 @@ async fn to_an_offset(cx: Ctx) -> Outcome {
     }
     let offset = seventh.map(|p| p.offset).unwrap_or_default();
     consumer.seek(Start::Offset(offset), &[]).await?;
-    check_eq!(cx.drain(&mut consumer).await?, range(7, 10), "from the offset of the seventh");
+    check_eq!(cx.all(&mut consumer, 3).await?, range(7, 10), "from the offset of the seventh");
     Ok(())
 }
 
@@ -73,9 +73,9 @@ async fn to_a_time(cx: Ctx) -> Outcome {
     let mut consumer = topic.group("g").open().await?;
     cx.read(&mut consumer, 6).await?;
     consumer.seek(Start::At(middle), &[]).await?;
-    check_eq!(cx.drain(&mut consumer).await?, range(3, 6), "from the middle on");
+    check_eq!(cx.all(&mut consumer, 3).await?, range(3, 6), "from the middle on");
     consumer.seek(Start::At(Timestamp::from_millis(1)), &[]).await?;
-    check_eq!(cx.drain(&mut consumer).await?, range(0, 6), "from long ago");
+    check_eq!(cx.all(&mut consumer, 6).await?, range(0, 6), "from long ago");
     Ok(())
 }
 
@@ -86,7 +86,7 @@ async fn to_the_end_skips_the_rest(cx: Ctx) -> Outcome {
     consumer.seek(Start::Latest, &[]).await?;
     cx.nothing(&mut consumer).await?;
     topic.send("new").await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["new"], "after the end");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["new"], "after the end");
     Ok(())
 }
 
@@ -97,9 +97,9 @@ async fn beyond_the_ends_means_the_nearest_end(cx: Ctx) -> Outcome {
     consumer.seek(Start::Offset(1_000_000), &[]).await?;
     cx.nothing(&mut consumer).await?;
     topic.send("new").await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["new"], "beyond the last one");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["new"], "beyond the last one");
     consumer.seek(Start::Offset(0), &[]).await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 6, "from the first one");
+    check_eq!(cx.all(&mut consumer, 6).await?.len(), 6, "from the first one");
     Ok(())
 }
 
@@ -128,7 +128,7 @@ async fn held_deliveries_become_void(cx: Ctx) -> Outcome {
     consumer.seek(Start::Earliest, &[]).await?;
     check_kind!(held.remove(0).ack(), Kind::Fenced, "an ack from before the seek");
     drop(held);
-    check_eq!(cx.drain(&mut consumer).await?, range(0, 3), "after the seek");
+    check_eq!(cx.all(&mut consumer, 3).await?, range(0, 3), "after the seek");
     Ok(())
 }
 
@@ -141,7 +141,7 @@ async fn the_stored_offset_follows(cx: Ctx) -> Outcome {
     consumer.flush_acks().await?;
     consumer.close().await?;
     let mut next = topic.group("g").open().await?;
-    check_eq!(cx.drain(&mut next).await?, range(2, 6), "where the next member goes on");
+    check_eq!(cx.all(&mut next, 4).await?, range(2, 6), "where the next member goes on");
     Ok(())
 }
 
@@ -158,6 +158,6 @@ async fn a_group_can_start_at_an_offset(cx: Ctx) -> Outcome {
     let topic = filled(&cx, 1, 6).await?;
     let earliest = topic.partitions().await?.first().map_or(0, |p| p.earliest);
     let mut consumer = topic.group("g").start(Start::Offset(earliest + 4)).open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, range(4, 6), "a new group that starts at the fourth");
+    check_eq!(cx.all(&mut consumer, 2).await?, range(4, 6), "a new group that starts at the fourth");
     Ok(())
 }

@@ -168,7 +168,7 @@ async fn a_detached_acker_settles_later(cx: Ctx) -> Outcome {
             acker.into_delivery().requeue().await?;
         }
     }
-    check_eq!(cx.drain(&mut consumer).await?, ["given back"], "what comes again");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["given back"], "what comes again");
     Ok(())
 }
 
@@ -197,12 +197,10 @@ async fn a_flushed_ack_holds_through_a_cut(cx: Ctx) -> Outcome {
     }
     let mut consumer = queue.consumer().open().await?;
     let acked = cx.read(&mut consumer, 20).await?;
-    consumer.flush_acks().await?;
-    // Where the broker does not confirm acks, they are durable when the ack bound is over.
-    tokio::time::sleep(cx.patience.ack_bound).await;
+    cx.acks_last(&consumer).await?;
     cx.disconnect().await?;
     queue.send("new").await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["new"], "after {} flushed acks", acked.len());
+    check_eq!(cx.all(&mut consumer, 1).await?, ["new"], "after {} flushed acks", acked.len());
     Ok(())
 }
 
@@ -240,6 +238,6 @@ async fn mixed_settlements_of_one_batch(cx: Ctx) -> Outcome {
     again.sort_unstable();
     check_eq!(again, [("requeue".to_owned(), 1), ("retry".to_owned(), 2)], "what comes again");
     let mut dead = queue.dead_letters().consumer().open().await?;
-    check_eq!(cx.drain(&mut dead).await?, ["bury"], "the dead letters");
+    check_eq!(cx.all(&mut dead, 1).await?, ["bury"], "the dead letters");
     cx.nothing(&mut consumer).await
 }

@@ -39,7 +39,7 @@ async fn a_declare_is_idempotent(cx: Ctx) -> Outcome {
     cx.topology_seen().await;
     cx.client.exchange("x").publish("a.b", "once").await?;
     let mut consumer = cx.client.queue("q").consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["once"], "after four declares");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["once"], "after four declares");
     Ok(())
 }
 
@@ -153,7 +153,7 @@ async fn a_prefix_separates_two_environments(cx: Ctx) -> Outcome {
     queue.send("here").await?;
     foreign.send("there").await?;
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?, ["here"], "this environment");
+    check_eq!(cx.all(&mut consumer, 1).await?, ["here"], "this environment");
     let mut consumer = foreign.consumer().open().await?;
     let got = cx.next(&mut consumer).await?;
     check_eq!(got.source(), "q", "the source as the application knows it");

@@ -130,7 +130,7 @@ async fn send_once_confirms_too(cx: Ctx) -> Outcome {
         producer.send_once(n.to_string()).await?;
     }
     let mut consumer = queue.consumer().open().await?;
-    check_eq!(cx.drain(&mut consumer).await?.len(), 10, "each of them once");
+    check_eq!(cx.all(&mut consumer, 10).await?.len(), 10, "each of them once");
     Ok(())
 }
 

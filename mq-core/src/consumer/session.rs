@@ -13,6 +13,7 @@ use crate::delivery::Delivery;
 use crate::driver::erased::DynConsumer;
 use crate::driver::{AckNow, Arrival, Flushed, Incoming, Mode, Tag};
 use crate::error::{Error, Kind, Result};
+use crate::link::Link;
 
 use super::arrivals::Arrivals;
 use super::core::ConsumerCore;
@@ -34,6 +35,7 @@ pub(crate) struct Session {
     pub(crate) credit: Credit,
     /// Deliveries of a dead session are void: nothing is settled through it any more.
     dead: AtomicBool,
+    link: Arc<Link>,
     pub(crate) fence: Fence,
     pub(super) flusher: Flusher,
     /// Receives in the background, so that a rebalance is heard while the application is busy.
@@ -56,6 +58,7 @@ impl Session {
     pub(super) fn start(core: Arc<ConsumerCore>, driver: Arc<dyn DynConsumer>, generation: u64) -> Arc<Self> {
         let prefetch = core.options.prefetch;
         let pumped = matches!(core.options.mode, Mode::Group(_));
+        let link = Arc::clone(&core.client.inner.link);
         let session = Arc::new(Self {
             core,
             driver,
@@ -63,6 +66,7 @@ impl Session {
             runtime: Handle::current(),
             credit: Credit::new(prefetch),
             dead: AtomicBool::new(false),
+            link,
             fence: Fence::default(),
             flusher: Flusher::new(prefetch),
             pump: pumped.then(Pump::new),
@@ -76,6 +80,12 @@ impl Session {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// True if its deliveries are void: it is dead, or its connection is known to be gone although nobody has
+    /// received since.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_dead() || self.link.generation() != self.generation
     }
 
     /// Makes all its deliveries void. Returns true the first time.

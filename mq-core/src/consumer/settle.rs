@@ -224,7 +224,7 @@ impl Held {
     #[inline]
     pub(crate) fn is_void(&self) -> bool {
         let partition = self.position.map(|p| p.partition);
-        self.session.is_dead() || self.session.fence.is_void(self.stamp, partition)
+        self.session.is_lost() || self.session.fence.is_void(self.stamp, partition)
     }
 
     /// A void delivery still counts in the prefetch of a session that lives on.

@@ -14,9 +14,9 @@ use crate::trail::DeathReason;
 
 /// Envelopes the owner holds at most.
 const PREFETCH: u32 = 16;
-/// The queue of the envelopes: one partition, so that one consumer has all of them in order.
+/// The queue of the envelopes: one consumer at a time has all of them, in order.
 pub(super) fn queue(base: &Base) -> QueueSpec {
-    QueueSpec::new(base.own(objects::ENVELOPES)).with_parallelism(1).with_max_deaths(u32::MAX)
+    QueueSpec::new(base.own(objects::ENVELOPES)).with_parallelism(1).with_max_deaths(u32::MAX).owned()
 }
 
 impl Base {

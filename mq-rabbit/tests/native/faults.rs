@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mq_core::Kind;
-use mq_core::driver::{Change, Connection, Consumer, Event, Settle, Sort, Target};
+use mq_core::driver::{Change, Connection, Consumer, Described, Event, Query, Settle, Sort, Target};
 use tokio::net::TcpListener;
 
-use crate::harness::{Broker, PATIENCE, connect, death_of, produce, send, shared, take, texts};
+use crate::harness::{Broker, PATIENCE, connect, death_of, produce, publish, send, shared, take, texts};
 use crate::proxy::Proxy;
 
 crate::tests![
@@ -14,6 +14,7 @@ crate::tests![
     the_second_host_is_tried,
     a_cut_connection_is_lost_and_its_consumers_die,
     a_half_open_socket_is_noticed_by_heartbeat,
+    a_cut_is_not_blamed_on_a_refusal_before_it,
     a_deleted_queue_ends_its_consumer_and_producer,
     acks_of_a_dead_channel_fail_and_the_message_comes_again,
     a_close_ends_although_the_peer_is_silent,
@@ -65,6 +66,36 @@ async fn a_cut_connection_is_lost_and_its_consumers_die(broker: Broker) {
     assert_eq!(consumer.flush().await.unwrap_err().kind(), Kind::Disconnected);
     let open = connection.open_consumer(&shared(&queue, 1)).await;
     assert_eq!(open.unwrap_err().kind(), Kind::Disconnected, "the driver must not reconnect by itself");
+}
+
+/// The client gives every channel of a dead connection the first error it had, and that may be a 404.
+async fn a_cut_is_not_blamed_on_a_refusal_before_it(broker: Broker) {
+    let own = broker.connect().await;
+    let queue = broker.queue(&own, "q", |q| q).await;
+    let name = broker.name(Sort::Exchange, "x");
+    own.apply(&Change::DeclareExchange(mq_core::ExchangeSpec::direct(&name))).await.unwrap();
+    let proxy = Proxy::to(broker.url.as_deref().unwrap()).await;
+    let connection = connect(broker.through(&proxy)).await.unwrap();
+    let producer = connection.open_producer(&Target::queue(&queue)).await.unwrap();
+    let exchange = connection.open_exchange(&name).await.unwrap();
+    let consumer = connection.open_consumer(&shared(&queue, 1)).await.unwrap();
+    own.apply(&Change::Delete(Sort::Exchange, name.clone())).await.unwrap();
+    let refused = publish(&exchange, vec![(mq_core::Message::text("x"), "k", false)]).await.remove(0);
+    assert_eq!(refused.unwrap_err().kind(), Kind::NotFound);
+    let missing = connection.describe(&Query::Exists(Sort::Queue, "no such queue".into())).await.unwrap();
+    assert!(matches!(missing, Described::Exists(false)));
+    assert!(send(&producer, texts(0..1)).await.remove(0).is_ok());
+    proxy.cut();
+    let failed = send(&producer, texts(0..20)).await;
+    assert!(failed.into_iter().filter_map(Result::err).all(|e| e.kind() == Kind::Disconnected));
+    assert_eq!(death_of(&consumer).await.kind(), Kind::Disconnected);
+    for opened in [
+        connection.open_producer(&Target::queue(&queue)).await.err(),
+        connection.open_exchange(&name).await.err(),
+        connection.open_consumer(&shared(&queue, 1)).await.err(),
+    ] {
+        assert_eq!(opened.map(|e| e.kind()), Some(Kind::Disconnected));
+    }
 }
 
 async fn a_half_open_socket_is_noticed_by_heartbeat(broker: Broker) {

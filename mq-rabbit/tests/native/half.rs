@@ -14,7 +14,9 @@ use crate::harness::{Broker, PATIENCE, stamped, until_ready};
 crate::tests![
     a_half_is_published_once_it_is_committed,
     a_verdict_comes_behind_its_half,
-    the_next_owner_reads_it_all
+    the_next_owner_reads_it_all,
+    a_log_that_nobody_reads_owns_nothing,
+    a_read_that_is_given_up_loses_no_record,
 ];
 
 fn half(id: &str, queue: &str) -> HalfRecord {
@@ -124,5 +126,46 @@ async fn the_next_owner_reads_it_all(broker: Broker) {
     assert!(batch.gained[0].epoch > before.epoch);
     let ids: Vec<_> = batch.entries.iter().map(|e| e.record.id().0.to_string()).collect();
     assert_eq!(ids, (0..50).map(|n| format!("h{n}")).collect::<Vec<_>>());
+    clean(&connection, &queue).await;
+}
+
+async fn a_log_that_nobody_reads_owns_nothing(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let options = HalfOptions::new(&queue);
+    let appends = connection.open_half_log(&options).await.unwrap();
+    let reads = connection.open_half_log(&options).await.unwrap();
+    appends.append(half("one", &queue)).await.unwrap();
+    let got = read(&reads, 1).await;
+    assert_eq!((got.gained.len(), got.entries.len()), (1, 1), "the first to open must not hold the shard");
+    clean(&connection, &queue).await;
+}
+
+/// The core gives a read up whenever it has something else to do.
+async fn a_read_that_is_given_up_loses_no_record(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let log = connection.open_half_log(&HalfOptions::new(&queue)).await.unwrap();
+    for n in 0..50 {
+        let id = n.to_string();
+        log.append(half(&id, &queue)).await.unwrap();
+        log.append(verdict(&id, Verdict::Rollback)).await.unwrap();
+    }
+    let (mut gained, mut records) = (0, 0);
+    let work = async {
+        for wait in (0..).map(|n| Duration::from_millis(n % 7)) {
+            let next = log.next(3, Duration::from_secs(1));
+            if let Ok(batch) = tokio::time::timeout(wait, next).await {
+                let batch = batch.unwrap();
+                gained += batch.gained.len();
+                records += batch.entries.len();
+            }
+            if records == 100 {
+                break;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, work).await;
+    assert_eq!((ended.is_ok(), gained, records), (true, 1, 100));
     clean(&connection, &queue).await;
 }

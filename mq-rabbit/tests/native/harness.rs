@@ -44,13 +44,17 @@ pub(crate) fn brokers() -> Vec<Broker> {
         .collect()
 }
 
-/// The file lies in the target folder, above the test program.
-fn from_state_file(entry: &str) -> Option<String> {
+/// What the state file says about a broker. The file lies in the target folder, above the test program.
+fn state_of(entry: &str) -> Option<serde_json::Value> {
     let program = std::env::current_exe().ok()?;
     let file =
         program.ancestors().map(|dir| dir.join("brokers/state.json")).find(|p: &PathBuf| p.is_file())?;
     let state: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    Some(state["brokers"][entry]["url"].as_str()?.to_owned())
+    Some(state["brokers"].get(entry)?.clone())
+}
+
+fn from_state_file(entry: &str) -> Option<String> {
+    Some(state_of(entry)?["url"].as_str()?.to_owned())
 }
 
 impl Broker {
@@ -100,6 +104,13 @@ impl Broker {
             }
         }
         let _ = connection.close().await;
+    }
+
+    /// What `cargo xtask brokers` wrote down about this broker, if it started it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn state(&self) -> Option<serde_json::Value> {
+        let state = state_of(if self.is_newest() { "rabbit4" } else { "rabbit310" })?;
+        (state["url"].as_str() == self.url.as_deref()).then_some(state)
     }
 
     pub(crate) fn is_newest(&self) -> bool {

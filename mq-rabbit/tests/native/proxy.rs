@@ -23,10 +23,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Forwards to the host and port of a URL.
     pub(crate) async fn to(url: &str) -> Self {
+        Self::between("127.0.0.1:0", url).await
+    }
+
+    /// As [`to`](Self::to), listening at this address.
+    pub(crate) async fn between(address: &str, url: &str) -> Self {
         let parsed = mq_core::Url::parse(url).unwrap();
         let host = &parsed.hosts()[0];
         let target = (host.name.clone(), host.port.unwrap_or(5672));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, seen) = watch::channel(Mode::Open);
         let task = tokio::spawn(async move {

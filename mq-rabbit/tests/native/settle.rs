@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mq_core::driver::{Connection, Consumer, Control, Flushed, Settle, Tag};
+use mq_core::driver::{Connection, Consumer, Control, Flushed, Mode, Settle, Tag};
 use mq_core::{DeathReason, Kind};
 
-use crate::harness::{Broker, produce, shared, take, text, texts, until_ready};
+use crate::harness::{Broker, produce, ready, shared, take, text, texts, until_ready};
 
 crate::tests![
     acks_out_of_order_cover_no_hole,
@@ -15,6 +15,8 @@ crate::tests![
     a_close_gives_back_what_is_held,
     prefetch_bounds_what_is_pushed,
     a_paused_consumer_gets_nothing_until_it_resumes,
+    an_owned_queue_has_one_reader_and_passes_on_in_order,
+    browsing_200_times_takes_nothing_and_the_depth_stays_exact,
 ];
 
 async fn acks_out_of_order_cover_no_hole(broker: Broker) {
@@ -130,4 +132,43 @@ async fn a_paused_consumer_gets_nothing_until_it_resumes(broker: Broker) {
     let (received, resumed) = tokio::join!(take(&consumer, 1), consumer.control(Control::Resume));
     resumed.unwrap();
     assert_eq!(received.len(), 1);
+}
+
+/// Commits are unpacked in their order, however many processes take part.
+async fn an_owned_queue_has_one_reader_and_passes_on_in_order(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker
+        .queue(&connection, "q", |mut q| {
+            q.owned = true;
+            q
+        })
+        .await;
+    let mut options = shared(&queue, 16);
+    options.max_deaths = u32::MAX;
+    let first = connection.open_consumer(&options).await.unwrap();
+    let second = connection.open_consumer(&options).await.unwrap();
+    produce(&connection, &queue, texts(0..30)).await;
+    let held = take(&first, 16).await;
+    let mut none = Vec::new();
+    second.receive(&mut none, 10, Duration::from_millis(300)).await.unwrap();
+    assert!(none.is_empty(), "two readers of an owned queue");
+    first.ack(&[held[0].tag, held[1].tag]);
+    first.close().await.unwrap();
+    let got: Vec<String> = take(&second, 16).await.iter().map(text).collect();
+    assert_eq!(got, (2..18).map(|n| n.to_string()).collect::<Vec<_>>(), "what the next owner reads");
+}
+
+async fn browsing_200_times_takes_nothing_and_the_depth_stays_exact(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q.with_max_deaths(1000)).await;
+    produce(&connection, &queue, texts(0..5)).await;
+    let mut browse = shared(&queue, 10);
+    browse.mode = Mode::Browse;
+    for round in 0..200 {
+        let browser = connection.open_consumer(&browse).await.unwrap();
+        let got: Vec<String> = take(&browser, 5).await.iter().map(text).collect();
+        assert_eq!(got, ["0", "1", "2", "3", "4"], "round {round}");
+        browser.close().await.unwrap();
+        assert_eq!(ready(&connection, &queue).await, 5, "the depth after browse number {round}");
+    }
 }
