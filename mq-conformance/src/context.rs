@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::driver::Flushed;
+use mq_core::driver::{Flushed, Sort};
 use mq_core::{
     Ability, Client, ClientEvent, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic,
     TopicSpec,
@@ -243,12 +243,17 @@ impl Ctx {
         timeout(within, call).await.map_err(|_| Failed::new(format!("{what} did not end within {within:?}")))
     }
 
-    /// Kills the broker and starts it again.
+    /// Kills the broker and starts it again. Returns when the scenario's client can use it.
     ///
     /// # Errors
     /// It did not come back.
     pub async fn restart(&self) -> Outcome {
-        self.hook(self.setup.restart.as_ref()).await
+        self.hook(self.setup.restart.as_ref()).await?;
+        // The pause before the client's next try may be as long as the deadline of a call.
+        self.eventually("the client is connected again", || async {
+            Ok(self.client.exists(Sort::Queue, "any").await.is_ok())
+        })
+        .await
     }
 
     /// Cuts every connection. Returns when the scenario's client has noticed.

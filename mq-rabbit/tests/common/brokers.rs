@@ -69,7 +69,10 @@ async fn set_up((variable, entry): (&'static str, &'static str)) -> Result<Setup
     let proxy = Arc::new(Proxy::start(upstream).await.map_err(|e| e.to_string())?);
     let (_, through) = rerouted(&url, proxy.address()).ok_or("the broker's URL names no address")?;
     let (cut, stall, resume) = (Arc::clone(&proxy), Arc::clone(&proxy), proxy);
-    let now = |act: &dyn Fn()| std::future::ready(Ok::<(), String>(act()));
+    let now = |act: &dyn Fn()| {
+        act();
+        std::future::ready(Ok(()))
+    };
     let mut setup = Setup::url(Registry::new().with(mq_rabbit::backend()), through)
         .with_disconnect(move || now(&|| cut.cut()))
         .with_stall(move || now(&|| stall.set(Fault::Hold)), move || now(&|| resume.heal()));
