@@ -166,7 +166,8 @@ impl<C: Connection> Consumer for BadConsumer<C> {
     async fn control(&self, control: Control) -> Result<()> {
         let nothing = match control {
             Control::Seek(..) => self.plot.is(Fault::IgnoreSeek),
-            _ => self.plot.is(Fault::IgnorePause),
+            Control::Resume => self.plot.is(Fault::IgnoreResume),
+            _ => false,
         };
         if nothing { Ok(()) } else { self.inner.control(control).await }
     }
