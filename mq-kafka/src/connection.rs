@@ -149,8 +149,24 @@ impl Link {
         self.producer.send(record)
     }
 
-    pub(crate) fn admin(&self) -> &AdminClient<Quiet> {
-        &self.admin
+    /// For metadata and offsets. Blocks.
+    pub(crate) fn metadata(&self) -> &rdkafka::client::Client<Quiet> {
+        self.admin.inner()
+    }
+
+    /// For administration, as soon as a broker is there: without one, librdkafka asks for the controller in a loop
+    /// that takes a whole core until the request times out.
+    pub(crate) async fn admin(&self) -> Result<&AdminClient<Quiet>> {
+        let until = tokio::time::Instant::now() + defaults::ADMIN_DEADLINE;
+        while self.events.is_interrupted() {
+            if tokio::time::Instant::now() >= until {
+                return Err(
+                    Error::timeout("reach a broker", defaults::ADMIN_DEADLINE).with_backend(error::BACKEND)
+                );
+            }
+            tokio::time::sleep(defaults::RECONNECT_FIRST).await;
+        }
+        Ok(&self.admin)
     }
 
     /// The partitions of a topic, or `None` if there is no such topic. Blocks.

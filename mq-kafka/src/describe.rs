@@ -34,14 +34,14 @@ fn required(link: &Link, target: &Target) -> Result<Vec<i32>> {
 
 /// Partitions and copies of a topic. Blocks.
 pub(crate) fn shape(link: &Link, name: &str) -> Result<(usize, usize)> {
-    let found = link.admin().inner().fetch_metadata(Some(name), ASK);
+    let found = link.metadata().fetch_metadata(Some(name), ASK);
     let found = found.map_err(|e| error::of("the topic was not described", e))?;
     let partitions = found.topics().first().map_or(&[][..], rdkafka::metadata::MetadataTopic::partitions);
     Ok((partitions.len(), partitions.first().map_or(0, |p| p.replicas().len())))
 }
 
 fn watermarks(link: &Link, topic: &str, partition: i32) -> Result<(i64, i64)> {
-    let found = connection::watermarks(link.admin().inner(), topic, partition);
+    let found = connection::watermarks(link.metadata(), topic, partition);
     found.map_err(|e| error::of("the partition's range was not read", e))
 }
 

@@ -116,7 +116,7 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
             .set("min.insync.replicas", &in_sync)
             .set(MARK, &mark)
             .set(TTL, &ttl);
-        let asked = link.admin().create_topics([&topic], &options());
+        let asked = link.admin().await?.create_topics([&topic], &options());
         asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
     };
     match outcome {
@@ -162,7 +162,7 @@ pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Resul
                 .set("min.insync.replicas", &in_sync)
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
-        let asked = link.admin().create_topics(&topics, &options());
+        let asked = link.admin().await?.create_topics(&topics, &options());
         asked.await.map_err(|e| error::of("the delay levels were not created", e))?
     };
     let refused =
@@ -179,11 +179,12 @@ pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Resul
 /// Removes what lies below these offsets.
 pub(crate) async fn trim(link: &Link, topic: &str, ends: &[(i32, i64)]) -> Result<()> {
     let failed = |e| error::of("the log was not trimmed", e);
+    let admin = link.admin().await?;
     let mut cut = TopicPartitionList::with_capacity(ends.len());
     for (partition, end) in ends {
         cut.add_partition_offset(topic, *partition, Offset::Offset(*end)).map_err(failed)?;
     }
-    let done = link.admin().delete_records(&cut, &options());
+    let done = admin.delete_records(&cut, &options());
     drop(cut);
     let done = done.await.map_err(failed)?;
     let refused = done.elements().iter().find_map(|e| e.error().err());
@@ -250,7 +251,7 @@ impl Plan {
 /// The settings of a topic.
 async fn settings(link: &Link, topic: &str) -> Result<HashMap<String, String>> {
     let asked = [ResourceSpecifier::Topic(topic)];
-    let found = link.admin().describe_configs(&asked, &options());
+    let found = link.admin().await?.describe_configs(&asked, &options());
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
     let Some(Ok(resource)) = found.into_iter().next() else { return Ok(HashMap::new()) };
     Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
@@ -276,7 +277,7 @@ async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
         // What is not answered in time ends as its own broker answer says: not found, or unknown.
         let _ = tokio::time::timeout(DRAIN, topic.drained()).await;
     }
-    let asked = link.admin().delete_topics(&[name], &options());
+    let asked = link.admin().await?.delete_topics(&[name], &options());
     let outcome = asked.await.map_err(|e| error::of("the topic was not deleted", e))?.pop();
     match outcome {
         Some(Ok(_)) => {
