@@ -182,7 +182,7 @@ impl Client {
     ///
     /// # Errors
     /// [`AlreadyExists`](crate::Kind::AlreadyExists), naming the property, if something exists with other properties;
-    /// [`Unsupported`](crate::Kind::Unsupported) and [`ConfigInvalid`](Kind::ConfigInvalid) before any I/O. What was
+    /// [`Unsupported`](crate::Kind::Unsupported) and [`ConfigInvalid`](crate::Kind::ConfigInvalid) before any I/O. What was
     /// declared before the error stays.
     ///
     /// # Cancel safety
@@ -234,8 +234,8 @@ impl Client {
     /// Binds a queue to an exchange. Both must exist.
     ///
     /// # Errors
-    /// [`NotFound`](crate::Kind::NotFound); [`InvalidMessage`](Kind::InvalidMessage) for a pattern beyond the limits;
-    /// [`ConfigInvalid`](Kind::ConfigInvalid) for one with more `#` than the broker takes (RabbitMQ 4.3: two).
+    /// [`NotFound`](crate::Kind::NotFound); [`InvalidMessage`](crate::Kind::InvalidMessage) for a pattern beyond the limits;
+    /// [`ConfigInvalid`](crate::Kind::ConfigInvalid) for one with more `#` than the broker takes (RabbitMQ 4.3: two).
     ///
     /// # Cancel safety
     /// It may have been bound.
