@@ -1,6 +1,9 @@
 //! The suite, tested: each planted fault must turn the scenario red that is named for it, and the wrapping alone
 //! must turn none.
 
+#[path = "support/kills.rs"]
+mod kills;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +13,19 @@ use mq_conformance::{Harness, Patience, Report, Scenario, Setup, Status, run_one
 use mq_core::Client;
 use mq_memory::{MemoryConfig, MemoryConnector};
 
+use kills::with_kills;
+
 /// A memory broker with a fault, for each scenario afresh.
 fn harness(fault: Option<Fault>) -> Harness {
     let set_up = move || async move {
         let connector = MemoryConnector::new(&MemoryConfig::new()).map_err(|e| e.to_string())?;
         let faults = connector.switchboard();
-        let (cut, down) = (faults.clone(), Duration::from_millis(300));
         // Each client has its own saboteur: its counts are its own.
         let setup = Setup::new(move |options| {
             let bad = Saboteur::new(connector.clone(), fault);
             Client::connect(bad, options)
         });
-        let setup = setup.with_disconnect(move || {
-            cut.disconnect();
-            std::future::ready(Ok(()))
-        });
-        Ok(setup.with_restart(move || {
-            faults.restart(down);
-            async move {
-                tokio::time::sleep(down).await;
-                Ok(())
-            }
-        }))
+        Ok(with_kills(setup, faults, Duration::from_millis(300)))
     };
     Harness::new("saboteur", set_up).patience(Patience::local()).virtual_time().own_broker()
 }

@@ -1,5 +1,8 @@
 //! The workload under kills, on the memory broker: nothing lost, every duplicate explained.
 
+#[path = "support/kills.rs"]
+mod kills;
+
 use std::time::Duration;
 
 use mq_conformance::torture::{Plan, torture};
@@ -7,23 +10,13 @@ use mq_conformance::{Patience, Setup};
 use mq_core::Client;
 use mq_memory::{MemoryConfig, MemoryConnector};
 
+use kills::with_kills;
+
 fn memory() -> Setup {
     let connector = MemoryConnector::new(&MemoryConfig::new()).unwrap();
     let faults = connector.switchboard();
-    let cut = faults.clone();
-    Setup::new(move |options| Client::connect(connector.clone(), options))
-        .with_disconnect(move || {
-            cut.disconnect();
-            async { Ok(()) }
-        })
-        .with_restart(move || {
-            let down = Duration::from_millis(30);
-            faults.restart(down);
-            async move {
-                tokio::time::sleep(down).await;
-                Ok(())
-            }
-        })
+    let setup = Setup::new(move |options| Client::connect(connector.clone(), options));
+    with_kills(setup, faults, Duration::from_millis(30))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
