@@ -44,6 +44,23 @@ impl Seeded {
         hasher.0
     }
 
+    /// The hash of nothing, one for each number.
+    pub(super) const fn salt(&self, number: u64) -> u64 {
+        fold(self.0 ^ number, ROUND)
+    }
+
+    /// The hash of what was hashed so far and one more hash.
+    pub(super) const fn join(&self, so_far: u64, next: u64) -> u64 {
+        fold(so_far.rotate_left(23) ^ next, ROUND ^ self.0)
+    }
+
+    /// The half of a hash that tables with 32 bits use.
+    #[allow(clippy::cast_possible_truncation, reason = "both halves are mixed")]
+    #[allow(clippy::unused_self, reason = "ends what `salt` and `join` began")]
+    pub(super) const fn end(&self, hash: u64) -> u32 {
+        (hash ^ hash >> 32) as u32
+    }
+
     /// The hash of two small numbers.
     #[allow(clippy::cast_possible_truncation, reason = "a table takes the bits it needs")]
     pub(super) const fn of_pair(&self, a: u32, b: u32) -> usize {

@@ -34,7 +34,9 @@ mod list;
 mod parallel;
 mod pattern;
 mod scratch;
+mod shapes;
 mod table;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod topic;

@@ -52,6 +52,16 @@ pub(super) fn parts(pattern: &str) -> Vec<Part<'_>> {
     parts
 }
 
+/// A pattern in its shortest form.
+pub(super) fn shortest(parts: &[Part<'_>]) -> Box<str> {
+    let text = |part: &Part<'_>| match part {
+        Part::Word(word) => (*word).to_owned(),
+        Part::One => "*".to_owned(),
+        Part::Any => "#".to_owned(),
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join(".").into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) loops: Vec<u32>,
     /// A bit for each node in `loops`; all zero between walks.
     pub(super) marks: Vec<u64>,
+    /// Hashes of the key's words.
+    pub(super) hashes: Vec<u64>,
     /// The result.
     pub(super) leaves: Vec<u32>,
     /// State bits of the parallel matcher.
@@ -34,7 +36,7 @@ pub(super) fn with<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
                 *list = Vec::new();
             }
         }
-        for bits in [&mut scratch.marks, &mut scratch.now, &mut scratch.then] {
+        for bits in [&mut scratch.hashes, &mut scratch.marks, &mut scratch.now, &mut scratch.then] {
             if bits.capacity() > KEEP {
                 *bits = Vec::new();
             }

@@ -178,8 +178,8 @@ impl<Q: Clone + Eq + Hash> Bindings<Q> {
     /// first bound. A queue that lost its last binding and is bound again goes to the end.
     ///
     /// Costs a look-up for fanout and direct exchanges and for hot keys of topic exchanges. A key that is not hot
-    /// walks the patterns, at most words × live nodes; with many patterns full of wildcards, at most about
-    /// words × patterns × length ÷ 64. A headers exchange looks at all its bindings. The headers are used by headers
+    /// costs a look-up for each of up to 16 shapes that patterns with one `#` or none have. It walks the others, at
+    /// most words × live nodes; with many patterns full of wildcards, at most about words × patterns × length ÷ 64. A headers exchange looks at all its bindings. The headers are used by headers
     /// exchanges alone, the key by the others but fanout.
     #[must_use]
     pub fn route(&self, key: &str, headers: &Headers) -> Arc<[Q]> {

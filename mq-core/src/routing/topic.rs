@@ -1,20 +1,22 @@
-//! A topic exchange: patterns without wildcards by look-up, the others by the trie, results in a cache.
+//! A topic exchange: patterns without wildcards by look-up, those of a few shapes by a look-up a shape, the others
+//! by the trie; results in a cache.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::cache::{Cache, Lookup};
 use super::hash::Seeded;
-use super::list::{List, Targets, merge};
+use super::list::{Targets, merge};
 use super::parallel::Parallel;
-use super::pattern::{Part, is_wild, parts};
+use super::pattern::{Part, is_wild, parts, shortest};
 use super::scratch::{self, Scratch};
+use super::shapes::{Shapes, fits};
 use super::trie::Trie;
 
 /// What a route cost; tests hold it against its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
-    /// Nodes of the trie that were visited.
+    /// Look-ups by shape, and nodes of the trie that were visited.
     pub(super) visits: usize,
     /// Blocks of 64 states that were moved by one word.
     pub(super) steps: usize,
@@ -23,18 +25,34 @@ pub(super) struct Cost {
 /// A pattern with wildcards, in any of the spellings that mean the same, and its queues.
 #[derive(Clone, Debug)]
 struct Leaf<Q> {
+    /// In its shortest form.
     pattern: Box<str>,
-    list: List<Q>,
+    targets: Targets<Q>,
+    /// It is in the trie, for want of a shape.
+    in_trie: bool,
+}
+
+/// The queues of all patterns that match a key.
+#[derive(Debug)]
+pub(super) enum Found<'a, Q> {
+    None,
+    /// Those of one pattern.
+    One(&'a Targets<Q>),
+    /// Those of several, with repeats.
+    Many(Vec<(u64, &'a Q)>),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Topic<Q> {
     exact: HashMap<Box<str>, Targets<Q>, Seeded>,
+    shapes: Shapes,
     trie: Trie,
     leaves: Vec<Option<Leaf<Q>>>,
     free: Vec<u32>,
     /// Words and `*` of all patterns in the trie.
     positions: usize,
+    /// Patterns in the trie.
+    in_trie: usize,
     parallel: OnceLock<Box<Parallel>>,
     cache: Cache<Q>,
 }
@@ -43,10 +61,12 @@ impl<Q> Default for Topic<Q> {
     fn default() -> Self {
         Self {
             exact: HashMap::default(),
+            shapes: Shapes::default(),
             trie: Trie::default(),
             leaves: Vec::new(),
             free: Vec::new(),
             positions: 0,
+            in_trie: 0,
             parallel: OnceLock::new(),
             cache: Cache::default(),
         }
@@ -68,27 +88,33 @@ impl<Q: Clone> Topic<Q> {
             return;
         }
         let parts = parts(pattern);
-        let leaf = self.trie.get(&parts).unwrap_or_else(|| self.new_leaf(pattern, &parts));
+        let leaf = self.leaf(&parts).unwrap_or_else(|| self.new_leaf(&parts));
         if let Some(leaf) = &mut self.leaves[leaf as usize] {
-            leaf.list.add(age, queue);
+            leaf.targets.add(age, queue);
         }
     }
 
-    fn new_leaf(&mut self, pattern: &str, parts: &[Part<'_>]) -> u32 {
-        self.parallel.take();
-        let new = Some(Leaf { pattern: pattern.into(), list: List::default() });
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.leaves[at as usize] = new;
-                at
-            }
-            None => {
-                self.leaves.push(new);
-                u32::try_from(self.leaves.len() - 1).expect("an exchange has fewer than 2^32 patterns")
-            }
-        };
-        self.trie.insert(parts, at);
-        self.positions += positions(parts);
+    /// The leaf of a pattern.
+    fn leaf(&self, parts: &[Part<'_>]) -> Option<u32> {
+        let pattern = shortest(parts);
+        let is = |at: u32| self.leaves[at as usize].as_ref().is_some_and(|leaf| leaf.pattern == pattern);
+        self.shapes.get(parts, is).or_else(|| self.trie.get(parts))
+    }
+
+    fn new_leaf(&mut self, parts: &[Part<'_>]) -> u32 {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.leaves.push(None);
+            u32::try_from(self.leaves.len() - 1).expect("an exchange has fewer than 2^32 patterns")
+        });
+        let in_trie = !self.shapes.insert(parts, at);
+        if in_trie {
+            self.parallel.take();
+            self.trie.insert(parts, at);
+            self.positions += positions(parts);
+            self.in_trie += 1;
+        }
+        self.leaves[at as usize] =
+            Some(Leaf { pattern: shortest(parts), targets: Targets::default(), in_trie });
         at
     }
 
@@ -104,15 +130,20 @@ impl<Q: Clone> Topic<Q> {
             return;
         }
         let parts = parts(pattern);
-        let Some(at) = self.trie.get(&parts) else { return };
+        let Some(at) = self.leaf(&parts) else { return };
         let Some(leaf) = &mut self.leaves[at as usize] else { return };
-        leaf.list.remove(age);
-        if leaf.list.is_empty() {
-            self.parallel.take();
+        leaf.targets.remove(age);
+        if leaf.targets.list().is_empty() {
+            if leaf.in_trie {
+                self.parallel.take();
+                self.trie.remove(&parts);
+                self.positions -= positions(&parts);
+                self.in_trie -= 1;
+            } else {
+                self.shapes.remove(&parts, at);
+            }
             self.leaves[at as usize] = None;
             self.free.push(at);
-            self.trie.remove(&parts);
-            self.positions -= positions(&parts);
         }
     }
 
@@ -125,25 +156,44 @@ impl<Q: Clone> Topic<Q> {
         if let Lookup::Hit(known) = known {
             return known;
         }
-        let found = self.find(key, &mut Cost::default());
-        let result = if found.is_empty() { Arc::clone(none) } else { merge(found) };
+        let result = match self.find(key, &mut Cost::default()) {
+            Found::None => Arc::clone(none),
+            Found::One(targets) => targets.all(),
+            Found::Many(found) => merge(found),
+        };
         if matches!(known, Lookup::Warm) {
             slot.put(&result);
         }
         result
     }
 
-    /// The queues of all patterns that match, with repeats.
-    pub(super) fn find(&self, key: &str, cost: &mut Cost) -> Vec<(u64, &Q)> {
+    pub(super) fn find(&self, key: &str, cost: &mut Cost) -> Found<'_, Q> {
+        let exact = self.exact.get(key);
         scratch::with(|scratch| {
-            self.walk(key, scratch, cost);
-            let exact = self.exact.get(key).map(Targets::list);
-            let leaf = |at: &u32| self.leaves[*at as usize].as_ref().map(|l| &l.list);
-            let lists = || exact.into_iter().chain(scratch.leaves.iter().filter_map(leaf));
-            let mut found = Vec::with_capacity(lists().map(List::len).sum());
-            lists().for_each(|list| found.extend(list.iter()));
-            found
+            self.search(key, scratch, cost);
+            let leaf = |at: &u32| self.leaves[*at as usize].as_ref().map(|l| &l.targets);
+            let all = || exact.into_iter().chain(scratch.leaves.iter().filter_map(leaf));
+            match (all().next(), all().nth(1)) {
+                (None, _) => Found::None,
+                (Some(only), None) => Found::One(only),
+                (Some(_), Some(_)) => {
+                    let mut found = Vec::with_capacity(all().map(|t| t.list().len()).sum());
+                    all().for_each(|targets| found.extend(targets.list().iter()));
+                    Found::Many(found)
+                }
+            }
         })
+    }
+
+    /// Leaves the leaves of all patterns that match in `scratch.leaves`.
+    fn search(&self, key: &str, scratch: &mut Scratch, cost: &mut Cost) {
+        scratch.leaves.clear();
+        if self.in_trie > 0 {
+            self.walk(key, scratch, cost);
+        }
+        let fits = |at: u32| self.leaves[at as usize].as_ref().is_some_and(|l| fits(&l.pattern, key));
+        let Scratch { hashes, leaves, .. } = scratch;
+        cost.visits += self.shapes.search(key, hashes, leaves, fits);
     }
 
     /// Walks the trie as long as that is the cheaper way. The walk visits no more nodes than an eighth of the steps
@@ -152,8 +202,8 @@ impl<Q: Clone> Topic<Q> {
         if !self.trie.walk(key, self.positions / 512, scratch, &mut cost.visits) {
             let known = self.trie.words();
             let parallel = self.parallel.get_or_init(|| {
-                let all = self.leaves.iter().zip(0..);
-                let all = all.filter_map(|(leaf, at)| Some((parts(&leaf.as_ref()?.pattern), at)));
+                let all = self.leaves.iter().zip(0..).filter_map(|(leaf, at)| Some((leaf.as_ref()?, at)));
+                let all = all.filter(|(leaf, _)| leaf.in_trie).map(|(leaf, at)| (parts(&leaf.pattern), at));
                 Box::new(Parallel::new(all, known))
             });
             cost.steps += parallel.run(key, known, scratch);

@@ -1,7 +1,7 @@
 //! Patterns that make a backtracking matcher explode. What is bounded is the work, counted in nodes and blocks.
 
 use super::{matches, split};
-use crate::routing::topic::{Cost, Topic};
+use crate::routing::topic::{Cost, Found, Topic};
 use crate::routing::trie::FREE_VISITS;
 
 fn table<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Topic<u64> {
@@ -14,7 +14,11 @@ fn table<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Topic<u64> {
 
 fn find(topic: &Topic<u64>, key: &str) -> (Vec<u64>, Cost) {
     let mut cost = Cost::default();
-    let mut found: Vec<u64> = topic.find(key, &mut cost).into_iter().map(|(_, q)| *q).collect();
+    let mut found: Vec<u64> = match topic.find(key, &mut cost) {
+        Found::None => Vec::new(),
+        Found::One(targets) => targets.all().to_vec(),
+        Found::Many(found) => found.into_iter().map(|(_, q)| *q).collect(),
+    };
     found.sort_unstable();
     (found, cost)
 }
