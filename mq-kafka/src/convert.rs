@@ -1,6 +1,5 @@
 //! The message as a Kafka record, and back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +12,8 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
+
+use crate::quiet::caught;
 
 /// What a record carries outside its headers.
 const NATIVES: Natives = Natives::NONE.with(Field::Timestamp).with(Field::Key);
@@ -71,7 +72,7 @@ pub(crate) fn expire(message: &mut Message, ttl: Duration) {
 
 /// The message in a record of a delay level, and where it goes.
 pub(crate) fn delayed(record: &BorrowedMessage<'_>) -> (Message, Option<Target>) {
-    let read = catch_unwind(AssertUnwindSafe(|| {
+    let read = caught(|| {
         let mut parts = Parts::new(Bytes::copy_from_slice(record.payload().unwrap_or_default()));
         if let Some(key) = record.key() {
             parts.key(key);
@@ -79,8 +80,8 @@ pub(crate) fn delayed(record: &BorrowedMessage<'_>) -> (Message, Option<Target>)
         fields(&mut parts, record);
         let target = parts.route().and_then(|route| route.target.clone());
         (finish(parts, record), target)
-    }));
-    read.unwrap_or_else(|_| (finish(parts(record), record), None))
+    });
+    read.unwrap_or_else(|| (finish(parts(record), record), None))
 }
 
 fn fields(parts: &mut Parts, record: &BorrowedMessage<'_>) {
@@ -97,14 +98,14 @@ pub(crate) fn message(record: &BorrowedMessage<'_>) -> (Message, Option<&'static
     if record.headers().is_none() {
         return (finish(parts(record), record), None);
     }
-    let read = catch_unwind(AssertUnwindSafe(|| {
+    let read = caught(|| {
         let mut parts = parts(record);
         fields(&mut parts, record);
         finish(parts, record)
-    }));
+    });
     match read {
-        Ok(message) => (message, None),
-        Err(_) => (finish(parts(record), record), Some("the name of one of its headers is not UTF-8")),
+        Some(message) => (message, None),
+        None => (finish(parts(record), record), Some("the name of one of its headers is not UTF-8")),
     }
 }
 

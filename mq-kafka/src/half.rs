@@ -135,7 +135,10 @@ impl driver::HalfLog for KafkaHalfLog {
         for target in known {
             self.link.require(target).await?;
         }
-        let Some(work) = self.work(consumer, shard, step)? else { return Ok(Stepped::Fenced) };
+        let work = match self.work(consumer, shard, step)? {
+            Ok(work) => work,
+            Err(why) => return Ok(why),
+        };
         let link = Arc::clone(&self.link);
         match blocking(move || commit::run(&link, work)).await {
             Ok(()) => Ok(Stepped::Done),
@@ -151,25 +154,34 @@ impl driver::HalfLog for KafkaHalfLog {
 }
 
 impl KafkaHalfLog {
-    /// The step as a transaction; `None` if one of its records is not held here any more.
-    fn work(&self, consumer: &KafkaConsumer, shard: Shard, step: Step) -> Result<Option<Work>> {
+    /// The step as a transaction, unless one of its records is not held here any more, or what is done with would
+    /// not fit beside the offset: cut off there, a half message would be published again by the next owner.
+    fn work(
+        &self,
+        consumer: &KafkaConsumer,
+        shard: Shard,
+        step: Step,
+    ) -> Result<std::result::Result<Work, Stepped>> {
         let mut sends = step.publish;
         for record in &step.append {
             sends.push((self.target.clone(), Self::message(record)?));
         }
         let (Ok(partition), Ok(epoch)) = (i32::try_from(shard.number), u32::try_from(shard.epoch)) else {
-            return Ok(None);
+            return Ok(Err(Stepped::Fenced));
         };
         let shared = consumer.shared();
         let mut tags = Vec::with_capacity(step.forget.len());
         for at in step.forget {
             let held = tag::of(shared.id(), epoch, partition, i64::try_from(at).unwrap_or(i64::MAX));
             if !shared.holds(held) {
-                return Ok(None);
+                return Ok(Err(Stepped::Fenced));
             }
             tags.push(held);
         }
-        Ok(Some(Work::step(sends, shared, partition, tags)))
+        if !shared.has_room_for(partition, &tags) {
+            return Ok(Err(Stepped::Crowded));
+        }
+        Ok(Ok(Work::step(sends, shared, partition, tags)))
     }
 }
 

@@ -14,6 +14,7 @@ mod event;
 mod gate;
 mod half;
 mod producer;
+mod quiet;
 mod security;
 mod topic;
 mod topology;

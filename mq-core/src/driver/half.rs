@@ -164,6 +164,9 @@ pub enum Stepped {
     Done,
     /// None of it: another process owns the shard.
     Fenced,
+    /// None of it: the log could not store which records are done with beyond those that are not. The core moves the
+    /// oldest of these to the end of the log, in steps that forget and append, and tries again.
+    Crowded,
     /// It happened or not. The core drops the role and opens it again: what is still in the log is read anew.
     Unknown,
 }

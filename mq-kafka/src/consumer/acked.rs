@@ -1,13 +1,13 @@
 //! The text beside a committed offset: what is acknowledged beyond it, and whether its owner left in order.
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mq_core::protocol::acked::{Acked, DEFAULT_BUDGET};
 use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 use super::track::Snapshot;
+use crate::quiet::caught;
 
 /// A stored offset and what its text says.
 #[derive(Clone, Debug, Default)]
@@ -66,9 +66,17 @@ const FEW: usize = 256;
 
 /// True if the text for a snapshot leaves nothing out.
 pub(super) fn fits(snapshot: &Snapshot, deaths: &Deaths) -> bool {
+    fits_in(DEFAULT_BUDGET, snapshot, deaths)
+}
+
+/// As [`fits`], with room to spare for what arrives before the next commit.
+pub(super) fn fits_well(snapshot: &Snapshot, deaths: &Deaths) -> bool {
+    fits_in(DEFAULT_BUDGET / 4 * 3, snapshot, deaths)
+}
+
+fn fits_in(budget: usize, snapshot: &Snapshot, deaths: &Deaths) -> bool {
     let Some(last) = snapshot.ahead.last() else { return true };
-    snapshot.ahead.len() <= FEW
-        || map(snapshot, deaths, true).encode(DEFAULT_BUDGET).covers >= unsigned(last.end)
+    snapshot.ahead.len() <= FEW || map(snapshot, deaths, true).encode(budget).covers >= unsigned(last.end)
 }
 
 fn map(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> Acked {
@@ -94,7 +102,7 @@ fn decode(base: i64, text: &str) -> Place {
 /// UTF-8.
 pub(crate) fn position(element: &TopicPartitionListElem<'_>) -> Option<Place> {
     let Offset::Offset(base) = element.offset() else { return None };
-    let text = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
+    let text = caught(|| element.metadata().to_owned());
     Some(decode(base, &text.unwrap_or_default()))
 }
 

@@ -10,7 +10,7 @@ use mq_core::{Error, Message, Result};
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::{Notify, watch};
 
-use super::acked::Deaths;
+use super::acked::{Deaths, fits_well};
 use super::commit::Commits;
 use super::hooks::Reading;
 use super::plan::Plan;
@@ -469,6 +469,20 @@ impl Shared {
                 state.parts.get(&partition)?.stored(partition, &offsets)
             })
             .collect()
+    }
+
+    /// True if it can be stored that these are acknowledged, too, or if there would be no more to store than now.
+    pub(crate) fn has_room_for(&self, partition: i32, tags: &[Tag]) -> bool {
+        let state = lock(&self.state);
+        // What is gone is found out later.
+        let Some(part) = state.parts.get(&partition) else { return true };
+        let mut offsets: Vec<i64> = tags.iter().map(|t| tag::place(*t).1).collect();
+        offsets.sort_unstable();
+        let (Some(before), Some(after)) = (part.tracker.snapshot(), part.tracker.snapshot_with(&offsets))
+        else {
+            return true;
+        };
+        after.ahead.len() <= before.ahead.len() || fits_well(&after, &part.deaths)
     }
 
     /// The oldest held message of a partition that nothing else is being done with.

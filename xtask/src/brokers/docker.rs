@@ -126,10 +126,12 @@ mod tests {
             for node in describe(name, Path::new("/d")).nodes {
                 has(format!("container_name: {}\n", container(&node)));
                 has(format!("\"127.0.0.1:{}:", node.ports["client"]));
-                if name.product() == Product::Kafka {
-                    has(format!("\"127.0.0.1:{}:", node.ports["proxied"]));
-                    has(format!("PROXIED://127.0.0.1:{},", node.ports["proxy"]));
-                }
+                let ports = |purpose| node.ports.iter().filter(move |(p, _)| p.starts_with(purpose));
+                ports("proxied").for_each(|(_, port)| has(format!("\"127.0.0.1:{port}:")));
+                ports("proxy").for_each(|(purpose, port)| {
+                    let listener = purpose.replace("proxy", "PROXIED").replace('-', "_");
+                    has(format!("{listener}://127.0.0.1:{port},"));
+                });
             }
         }
     }

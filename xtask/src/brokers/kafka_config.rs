@@ -22,11 +22,14 @@ pub(super) struct NodeConfig<'a> {
 pub(super) const LOGIN: (&str, &str) = ("mq", "mq-secret");
 
 /// Listeners: name, protocol, purpose of the port it binds, purpose of the port it hands out.
-const LISTENERS: [(&str, &str, &str, &str); 6] = [
+const LISTENERS: [(&str, &str, &str, &str); 9] = [
     ("PLAINTEXT", "PLAINTEXT", "client", "client"),
     ("CONTROLLER", "PLAINTEXT", "controller", "controller"),
     // Whoever comes in through a fault proxy is told the proxy's port.
     ("PROXIED", "PLAINTEXT", "proxied", "proxy"),
+    ("PROXIED_2", "PLAINTEXT", "proxied-2", "proxy-2"),
+    ("PROXIED_3", "PLAINTEXT", "proxied-3", "proxy-3"),
+    ("PROXIED_4", "PLAINTEXT", "proxied-4", "proxy-4"),
     ("TLS", "SSL", "tls", "tls"),
     ("SASL", "SASL_PLAINTEXT", "sasl", "sasl"),
     ("SASL_TLS", "SASL_SSL", "sasl_tls", "sasl_tls"),
@@ -64,11 +67,10 @@ pub(super) fn server(node: &NodeConfig<'_>) -> String {
     };
     set("node.id", node.id.to_string());
     set("log.dirs", node.data.display().to_string());
-    set("listeners", each_listener(|l| Some(format!("{}://127.0.0.1:{}", l.0, ports[l.2]))));
-    set(
-        "advertised.listeners",
-        each_listener(|l| (l.0 != "CONTROLLER").then(|| format!("{}://127.0.0.1:{}", l.0, ports[l.3]))),
-    );
+    // A node of a cluster has one listener for a proxy.
+    let at = |name: &str, purpose: &str| Some(format!("{name}://127.0.0.1:{}", ports.get(purpose)?));
+    set("listeners", each_listener(|l| at(l.0, l.2)));
+    set("advertised.listeners", each_listener(|l| at(l.0, l.3).filter(|_| l.0 != "CONTROLLER")));
     set("listener.security.protocol.map", each_listener(|l| Some(format!("{}:{}", l.0, l.1))));
     security(node.certificates, &mut set);
     quorum(node, &mut set);
@@ -176,6 +178,7 @@ mod tests {
         let told = value(&text, "advertised.listeners")[0];
         assert!(bound.contains("PROXIED://127.0.0.1:29394"), "{bound}");
         assert!(told.contains("PROXIED://127.0.0.1:29395"), "{told}");
+        assert!(told.contains("PROXIED_4://127.0.0.1:29404"), "{told}");
         assert!(!told.contains("CONTROLLER"), "{told}");
         assert_eq!(value(&text, "controller.quorum.bootstrap.servers"), ["127.0.0.1:29393"]);
         assert_eq!(value(&text, "transaction.state.log.min.isr"), ["1"]);

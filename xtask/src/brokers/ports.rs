@@ -17,6 +17,9 @@ const RABBIT: [&str; 4] = ["tls", "client", "distribution", "epmd"];
 /// out that port to whoever comes in by `proxied`.
 const KAFKA: [&str; 7] = ["client", "controller", "proxied", "proxy", "tls", "sasl", "sasl_tls"];
 
+/// Further ones of a node that stands alone: more proxies, so that cutting one leaves the clients of the others be.
+const PROXIES: [&str; 6] = ["proxied-2", "proxy-2", "proxied-3", "proxy-3", "proxied-4", "proxy-4"];
+
 /// Ports of one node by purpose.
 pub(super) type Ports = BTreeMap<String, u16>;
 
@@ -44,9 +47,10 @@ fn pick(name: Name, free: impl Fn(u16) -> bool) -> Result<Vec<Ports>> {
 }
 
 fn block(name: Name, shift: u16) -> Vec<Ports> {
-    let purposes: &[&str] = match name {
-        Name::Rabbit310 | Name::Rabbit4 => &RABBIT,
-        Name::Kafka | Name::Kafka3 => &KAFKA,
+    let purposes: Vec<&str> = match name {
+        Name::Rabbit310 | Name::Rabbit4 => RABBIT.into(),
+        Name::Kafka => [&KAFKA[..], &PROXIES].concat(),
+        Name::Kafka3 => KAFKA.into(),
     };
     let firsts = (first(name) + shift..).step_by(10);
     let node = |first: u16| purposes.iter().map(ToString::to_string).zip(first..).collect();

@@ -104,6 +104,7 @@ impl Group {
             match step.await {
                 Ok(Stepped::Done) => self.done(work),
                 Ok(Stepped::Fenced) => lock(&self.machine).give_up(work.shard),
+                Ok(Stepped::Crowded) => lock(&self.machine).crowded(work, now.plus(PAUSE)),
                 Ok(Stepped::Unknown) => {
                     return Err(read_again("nobody knows whether a step of half messages was done"));
                 }

@@ -260,6 +260,11 @@ impl Machine {
                 return None;
             }
             s.blocked = None;
+            if std::mem::take(&mut s.crowded)
+                && let Some(moves) = s.moves()
+            {
+                return Some(moves);
+            }
             s.park_overdue(now, max_checks);
             s.settlements(own).or_else(|| s.questions(now, every, room))
         })
@@ -311,6 +316,21 @@ impl Machine {
         for mut item in work.items.into_iter().rev() {
             item.alone |= apart;
             state.ready.push_front(item);
+        }
+    }
+
+    /// The step was not done because too much behind the oldest open ones is done with: those go to the end first. If
+    /// none can go, other steps go first, after this time.
+    pub(super) fn crowded(&mut self, work: Work, until: Timestamp) {
+        let (shard, items) = (work.shard, work.items.len());
+        // A move that is refused itself is not made room for by another.
+        let is_move = work.items.is_empty() && work.checks.is_empty();
+        let Some(state) = self.shards.get_mut(&shard.number).filter(|s| s.shard == shard) else { return };
+        state.crowded = !is_move && state.moves().is_some();
+        let crowded = state.crowded;
+        self.failed(work, if crowded { Timestamp::default() } else { until }, false);
+        if let Some(state) = self.shards.get_mut(&shard.number).filter(|_| !crowded) {
+            state.ready.rotate_left(items);
         }
     }
 

@@ -12,6 +12,8 @@ use crate::trail::DeathReason;
 
 /// Messages that one step publishes at most.
 const STEP: usize = 64;
+/// Open ones that one step moves to the end of the log at most.
+const MOVES: usize = 256;
 /// Bytes that one step publishes at most; one larger message goes alone.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -72,6 +74,8 @@ pub(super) struct ShardState {
     pub(super) ready: VecDeque<Item>,
     /// After a failure nothing is done before this time.
     pub(super) blocked: Option<Timestamp>,
+    /// The log has no room to store what is done with: the oldest open ones go to its end first.
+    pub(super) crowded: bool,
 }
 
 impl ShardState {
@@ -83,6 +87,7 @@ impl ShardState {
             stray: HashMap::new(),
             ready: VecDeque::new(),
             blocked: None,
+            crowded: false,
         }
     }
 
@@ -170,13 +175,7 @@ impl ShardState {
                 break;
             }
         }
-        (!items.is_empty()).then(|| Work {
-            shard: self.shard,
-            step,
-            items,
-            checks: Vec::new(),
-            asked: Vec::new(),
-        })
+        (!items.is_empty()).then(|| Work { step, items, ..Work::nothing(self.shard) })
     }
 
     fn add(&self, step: &mut Step, what: &What, own: &OwnQueues) {
@@ -206,15 +205,32 @@ impl ShardState {
         }
     }
 
+    /// One step that moves the oldest open ones to the end of the log, as they are; `None` if there are none.
+    pub(super) fn moves(&self) -> Option<Work> {
+        let movable = self.due.iter().filter_map(|(_, id)| {
+            let half = self.open.get(id)?;
+            Some((half.at?, id, half))
+        });
+        let mut oldest: Vec<_> = movable.collect();
+        oldest.sort_unstable_by_key(|(at, ..)| *at);
+        let mut work = Work::nothing(self.shard);
+        let mut bytes = 0;
+        for (at, id, half) in oldest.into_iter().take(MOVES) {
+            bytes += half.message.weight();
+            if bytes > STEP_BYTES && !work.asked.is_empty() {
+                break;
+            }
+            work.step.forget.push(at);
+            work.step.forget.extend(&half.more);
+            work.step.append.push(again(id, half, half.checks, half.next_check));
+            work.asked.push((id.clone(), half.next_check, half.checks));
+        }
+        (!work.asked.is_empty()).then_some(work)
+    }
+
     /// One step that stores that questions are asked.
     pub(super) fn questions(&mut self, now: Timestamp, every: Duration, room: usize) -> Option<Work> {
-        let mut work = Work {
-            shard: self.shard,
-            step: Step::default(),
-            items: Vec::new(),
-            checks: Vec::new(),
-            asked: Vec::new(),
-        };
+        let mut work = Work::nothing(self.shard);
         let mut bytes = 0;
         while work.checks.len() < room.min(STEP) {
             // One whose record has not been read back yet holds the ones behind it up only for a moment.

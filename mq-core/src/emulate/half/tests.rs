@@ -258,6 +258,45 @@ fn a_target_that_refuses_costs_only_its_own_message() {
 }
 
 #[test]
+fn the_oldest_open_ones_make_room_for_what_is_done_with() {
+    let mut w = World::new();
+    (0..4).for_each(|n| w.prepare(n));
+    w.decide(3, Verdict::Commit);
+    w.read(10);
+    let refused = w.work(0).unwrap();
+    w.machine.crowded(refused, w.now);
+    let moves = w.work(0).unwrap();
+    assert_eq!((&moves.step.forget, moves.step.append.len()), (&vec![0, 1, 2], 3));
+    assert!(moves.step.publish.is_empty() && moves.checks.is_empty());
+    w.carry_out(&moves);
+    w.machine.done(moves);
+    w.take_over();
+    w.settle();
+    assert_eq!((w.published_to("dev.q"), w.log.len()), (vec![id(3)], 3));
+    w.pass(EVERY);
+    w.settle();
+    assert_eq!(w.asked, [(id(0), 1), (id(1), 1), (id(2), 1)], "a move counts as no question");
+}
+
+#[test]
+fn what_finds_no_room_and_has_nothing_to_move_lets_others_go_first() {
+    let mut w = World::new();
+    for n in 0..2 {
+        w.prepare(n);
+        w.decide(n, Verdict::Commit);
+    }
+    w.read(10);
+    let both = w.work(0).unwrap();
+    w.machine.failed(both, w.now, true);
+    let first = w.work(0).unwrap();
+    assert_eq!(first.items[0].what, What::Commit(id(0)));
+    w.machine.crowded(first, w.now.plus(EVERY));
+    assert!(w.work(0).is_none());
+    w.pass(EVERY);
+    assert_eq!(w.work(0).unwrap().items[0].what, What::Commit(id(1)));
+}
+
+#[test]
 fn what_finds_no_room_is_read_again_later() {
     let mut w = World::new();
     w.machine = machine(2);
@@ -292,7 +331,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (0..6u8, any::<bool>()).prop_map(|(n, v)| Act::Decide(n, v)),
         4 => (1..5usize).prop_map(Act::Read),
         1 => (1..15u8).prop_map(Act::Pass),
-        5 => (0..6u8).prop_map(Act::Work),
+        5 => (0..7u8).prop_map(Act::Work),
         1 => Just(Act::Die),
     ]
 }
@@ -318,6 +357,7 @@ fn play(w: &mut World, act: &Act, prepared: &mut Vec<u8>, verdicts: &mut HashMap
             let Some(work) = w.work(2) else { return };
             match how {
                 0 => w.machine.failed(work, w.now, false),
+                2 => w.machine.crowded(work, w.now),
                 1 => {
                     // Done, but nobody heard of it: the log is read again.
                     w.carry_out(&work);

@@ -12,8 +12,15 @@ pub(super) struct Work {
     pub(super) items: Vec<Item>,
     /// Questions that may be asked once the step is done: it stores that they were.
     pub(super) checks: Vec<Check>,
-    /// Which half messages they are about, with the time and number of the next question.
+    /// Which half messages go to the end of the log, asked about or not, with time and number of the next question.
     pub(super) asked: Vec<(HalfId, Timestamp, u32)>,
+}
+
+impl Work {
+    /// To begin with.
+    pub(super) fn nothing(shard: Shard) -> Self {
+        Self { shard, step: Step::default(), items: Vec::new(), checks: Vec::new(), asked: Vec::new() }
+    }
 }
 
 /// Something to be settled.
