@@ -41,12 +41,17 @@ pub(crate) fn publish(name: &str, rows: &[Row], notes: &[String]) -> std::io::Re
     for note in notes {
         println!("note: {note}");
     }
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    let folder = std::path::Path::new(&target).join("bench");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("{name}.json"));
+    let path = folder()?.join(format!("{name}.json"));
     let json = serde_json::json!({ "rows": rows, "notes": notes });
     std::fs::write(&path, serde_json::to_vec_pretty(&json)?)?;
     println!("written: {}", path.display());
     Ok(())
+}
+
+/// Where results are kept.
+pub(crate) fn folder() -> std::io::Result<std::path::PathBuf> {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let folder = std::path::Path::new(&target).join("bench");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }

@@ -6,7 +6,7 @@ use mq::prelude::*;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::Outcome;
+use crate::Outcome;
 use crate::measure::{Gate, nanos};
 use crate::table::Row;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::runtime::Runtime;
 
+use crate::Outcome;
 use crate::measure::{Gate, Quiet, Run, Series, interleave};
 use crate::table::{Row, publish};
 
@@ -24,8 +25,6 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 }
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub(crate) fn run(options: &Options) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

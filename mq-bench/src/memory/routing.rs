@@ -6,7 +6,7 @@ use mq_core::routing::Bindings;
 use mq_core::{Binding, ExchangeKind, Headers};
 use tokio::runtime::Runtime;
 
-use super::Outcome;
+use crate::Outcome;
 use crate::measure::{Gate, Series, count, nanos};
 use crate::table::Row;
 

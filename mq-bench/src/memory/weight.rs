@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mq::prelude::*;
 use tokio::runtime::Runtime;
 
-use super::Outcome;
+use crate::Outcome;
 use crate::measure::{Gate, Quiet, count, nanos};
 use crate::table::Row;
 

@@ -1,0 +1,45 @@
+//! rdkafka as most people write it: futures of a `FutureProducer`, a `StreamConsumer` that commits each message.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
+
+use super::raw::{receiving, sending};
+use crate::Outcome;
+use crate::broker::{Sample, Watch, since};
+
+pub(super) struct Producer(FutureProducer);
+
+impl Producer {
+    pub(super) fn connect(url: &str) -> Outcome<Self> {
+        Ok(Self(sending(url).create()?))
+    }
+
+    pub(super) async fn publish(&self, topic: &str, n: u64, window: usize, body: &Bytes) -> Sample {
+        let watch = Watch::start();
+        let one = |_| async {
+            let start = Instant::now();
+            let record = FutureRecord::<[u8], [u8]>::to(topic).payload(body);
+            self.0.send(record, Timeout::Never).await.map_err(|(e, _)| e).expect("a record is stored");
+            since(start)
+        };
+        let late = stream::iter(0..n).map(one).buffered(window).collect().await;
+        watch.stop(n, late)
+    }
+}
+
+pub(super) async fn consume(url: &str, topic: &str, group: &str, n: u64) -> Sample {
+    let consumer: StreamConsumer = receiving(url, group).create().expect("a consumer");
+    consumer.subscribe(&[topic]).expect("a subscription");
+    let mut watch = None;
+    for _ in 0..n {
+        let record = consumer.recv().await.expect("a record comes");
+        watch.get_or_insert_with(Watch::start);
+        consumer.commit_message(&record, CommitMode::Async).expect("a commit");
+    }
+    watch.unwrap_or_else(Watch::start).stop(n, Vec::new())
+}
