@@ -21,7 +21,7 @@ use mq_core::{Error, Kind, Result};
 
 use crate::connection::Admin;
 use crate::error::{self, BACKEND};
-use crate::ledger::{Acks, Ledger};
+use crate::ledger::Ledger;
 
 /// A consuming channel. It closes when it is dropped; what it held comes again.
 #[derive(Debug)]
@@ -102,6 +102,23 @@ pub(crate) fn death(e: &lapin::Error) -> Error {
     Error::disconnected(format!("the broker closed the consumer's channel: {}", error.message()))
         .with_source(e.clone())
         .with_backend(BACKEND)
+}
+
+/// Polls the future of a frame once, which queues it. Whoever holds the ledger meanwhile has his frames in its order:
+/// an ack of many that overtakes a reject would take the rejected message with it, and an ack that comes after one
+/// that covers it closes the channel.
+fn begun<F: Future>(frame: F) -> impl Future<Output = F::Output> {
+    let mut frame = Box::pin(frame);
+    let written = match frame.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(written) => Some(written),
+        Poll::Pending => None,
+    };
+    async move {
+        match written {
+            Some(written) => written,
+            None => frame.await,
+        }
+    }
 }
 
 /// A prefetch of 0 would mean: no bound.
@@ -231,8 +248,11 @@ impl Inbox {
     /// # Cancel safety
     /// Every frame is queued by the first poll: dropping the future takes none of them back.
     pub(crate) async fn flush(&self) -> Result<Flushed> {
-        let acks = self.state().ledger.flush();
-        self.put_on_the_wire(acks).await?;
+        let sent = self.queue_acks();
+        let sent = tokio::time::timeout(self.admin.limit(), join_all(sent)).await;
+        let sent =
+            sent.map_err(|_| Error::timeout("flush acks", self.admin.limit()).with_backend(BACKEND))?;
+        sent.into_iter().collect::<lapin::Result<()>>().map_err(|e| self.admin.whose(death(&e)))?;
         if !self.is_alive() {
             let gone = Error::disconnected("the consumer's channel is closed; its messages come again");
             return Err(gone.with_backend(BACKEND));
@@ -240,26 +260,28 @@ impl Inbox {
         Ok(Flushed::Taken)
     }
 
-    async fn put_on_the_wire(&self, acks: Acks) -> Result<()> {
+    /// Queues the frames of all recorded acks; what it returns waits until they are written.
+    fn queue_acks(&self) -> Vec<impl Future<Output = lapin::Result<()>> + use<'_>> {
+        let mut state = self.state();
+        let acks = state.ledger.flush();
         let up_to = acks.up_to.map(|tag| (tag, true));
         let all = up_to.into_iter().chain(acks.single.into_iter().map(|tag| (tag, false)));
-        let sent =
-            join_all(all.map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple })));
-        match tokio::time::timeout(self.admin.limit(), sent).await {
-            Ok(results) => {
-                results.into_iter().collect::<lapin::Result<()>>().map_err(|e| self.admin.whose(death(&e)))
-            }
-            Err(_) => Err(Error::timeout("flush acks", self.admin.limit()).with_backend(BACKEND)),
-        }
+        all.map(|(tag, multiple)| begun(self.channel.basic_ack(tag, BasicAckOptions { multiple }))).collect()
+    }
+
+    /// Queues the frame that gives a delivery back. `None` if it is not held.
+    fn queue_reject(&self, tag: u64) -> Option<impl Future<Output = lapin::Result<()>> + use<'_>> {
+        let mut state = self.state();
+        // Never `nack`: 4.3 does not count it, and a message that is given back for ever would never die.
+        let options = BasicRejectOptions { requeue: true };
+        state.ledger.settle(tag).then(|| begun(self.channel.basic_reject(tag, options)))
     }
 
     /// Gives one delivery back.
     pub(crate) async fn requeue(&self, tag: u64) -> Result<()> {
-        if !self.state().ledger.settle(tag) {
+        let Some(reject) = self.queue_reject(tag) else {
             return Err(Error::new(Kind::Fenced, "the delivery is void; the message comes again"));
-        }
-        // Never `nack`: 4.3 does not count it, and a message that is given back for ever would never die.
-        let reject = self.channel.basic_reject(tag, BasicRejectOptions { requeue: true });
+        };
         error::within("requeue", self.admin.limit(), reject)
             .await
             .map_err(|e| Error::new(Kind::Fenced, "the channel died; the message comes again").with_source(e))

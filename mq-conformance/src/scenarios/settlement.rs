@@ -1,5 +1,6 @@
 //! A delivery is settled exactly once, and what is not settled comes again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use mq_core::{Backoff, Kind, Message};
@@ -22,6 +23,7 @@ scenarios! {
     a_flushed_ack_holds_through_a_cut [Queues] Disconnect;
     a_hold_can_be_extended [Queues];
     mixed_settlements_of_one_batch [Queues, Retry];
+    settlements_of_many_tasks_do_not_overtake_each_other [Queues];
 }
 
 async fn acks_may_come_in_any_order(cx: Ctx) -> Outcome {
@@ -240,4 +242,41 @@ async fn mixed_settlements_of_one_batch(cx: Ctx) -> Outcome {
     let mut dead = queue.dead_letters().consumer().open().await?;
     check_eq!(cx.all(&mut dead, 1).await?, ["bury"], "the dead letters");
     cx.nothing(&mut consumer).await
+}
+
+/// Acks that are put on the wire in groups, beside messages that are given back and groups that are asked for: a
+/// group that overtakes another, or a message given back, costs the channel or the message.
+async fn settlements_of_many_tasks_do_not_overtake_each_other(cx: Ctx) -> Outcome {
+    const MESSAGES: usize = 600;
+    let queue = cx.queue("q").await?;
+    let producer = queue.producer().build().await?;
+    for sent in producer.send_all((0..MESSAGES).map(|n| n.to_string())).await {
+        sent?;
+    }
+    let mut consumer = queue.consumer().prefetch(50).open().await?;
+    let (mut first, mut tasks) = (HashSet::new(), tokio::task::JoinSet::new());
+    let mut acked = 0;
+    while acked < MESSAGES {
+        let got = cx.next(&mut consumer).await?;
+        let number: usize = text(&got).parse().unwrap_or(MESSAGES);
+        let fresh = first.insert(number);
+        let again = fresh && number % 7 == 3;
+        check!(again || fresh || number % 7 == 3, "message {number} came twice, with nothing to explain it");
+        if again {
+            tasks.spawn(async move { got.requeue().await.map_err(mq_core::Error::from) });
+            continue;
+        }
+        acked += 1;
+        tasks.spawn(async move { got.ack().map_err(mq_core::Error::from) });
+        if acked % 5 == 0 {
+            consumer.flush_acks().await?;
+        }
+    }
+    while let Some(settled) = tasks.join_next().await {
+        settled.unwrap_or_else(|e| Err(mq_core::Error::new(Kind::Unexpected, e.to_string())))?;
+    }
+    consumer.close().await?;
+    check_eq!(first.len(), MESSAGES, "messages that came");
+    let mut again = queue.consumer().open().await?;
+    cx.nothing(&mut again).await
 }

@@ -1,9 +1,13 @@
 //! Acks, requeues, deaths, closes.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mq_core::driver::{Connection, Consumer, Control, Flushed, Mode, Settle, Tag};
-use mq_core::{DeathReason, Kind};
+use mq_core::{DeathReason, Error, Kind};
+use tokio::task::JoinSet;
 
 use crate::harness::{Broker, produce, ready, shared, take, text, texts, until_ready};
 
@@ -16,6 +20,7 @@ crate::tests![
     prefetch_bounds_what_is_pushed,
     a_paused_consumer_gets_nothing_until_it_resumes,
     an_owned_queue_has_one_reader_and_passes_on_in_order,
+    flushes_and_requeues_at_once_keep_the_order_of_the_ledger,
     browsing_200_times_takes_nothing_and_the_depth_stays_exact,
 ];
 
@@ -33,6 +38,48 @@ async fn acks_out_of_order_cover_no_hole(broker: Broker) {
     let again = connection.open_consumer(&shared(&queue, 100)).await.unwrap();
     let left: Vec<u32> = take(&again, 14).await.iter().map(|i| text(i).parse().unwrap()).collect();
     assert_eq!(left, (0..100).filter(|n| n % 7 == 3).collect::<Vec<_>>());
+    until_ready(&connection, &queue, 0).await;
+}
+
+/// An ack that comes after one that covers it closes the channel; one that overtakes a reject takes the rejected
+/// message with it.
+async fn flushes_and_requeues_at_once_keep_the_order_of_the_ledger(broker: Broker) {
+    const MESSAGES: usize = 4_000;
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    produce(&connection, &queue, texts(0..MESSAGES)).await;
+    let consumer = Arc::new(connection.open_consumer(&shared(&queue, 200)).await.unwrap());
+    let done = Arc::new(AtomicBool::new(false));
+    let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+    for _ in 0..3 {
+        let (consumer, done) = (Arc::clone(&consumer), Arc::clone(&done));
+        tasks.spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                consumer.flush().await?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        });
+    }
+    let (mut seen, mut acked) = (HashSet::new(), 0);
+    while acked < MESSAGES {
+        for incoming in take(&*consumer, 1).await {
+            let number: usize = text(&incoming).parse().unwrap();
+            if seen.insert(number) && number % 5 == 2 {
+                let consumer = Arc::clone(&consumer);
+                tasks.spawn(async move { consumer.settle(incoming.tag, Settle::Requeue).await });
+            } else {
+                consumer.ack(&[incoming.tag]);
+                acked += 1;
+            }
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    consumer.close().await.unwrap();
+    assert_eq!(seen.len(), MESSAGES);
     until_ready(&connection, &queue, 0).await;
 }
 
