@@ -87,7 +87,7 @@ impl Client {
         let restore = crate::declared::restorer(Arc::clone(&declared), options.admin_deadline);
         tokio::spawn(supervise(Arc::clone(&link), restore));
         let clock = options.clock.or(info.clock).unwrap_or_default();
-        let base = Base::new(Arc::clone(&link), options.clone(), info.clone(), clock);
+        let base = Base::new(Arc::clone(&link), options.clone(), info.clone(), clock, Arc::clone(&declared));
         let inner = Inner {
             clock,
             base: Arc::new(base),
@@ -275,11 +275,14 @@ impl Inner {
     }
 
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied> {
-        if self.info.core.exchanges {
-            return self.base.change(change).await;
-        }
-        let applied = self.base.apply(change.clone()).await?;
-        self.declared.note(&change);
+        let applied = if self.info.core.exchanges {
+            self.base.change(change.clone()).await?
+        } else {
+            let applied = self.base.apply(change.clone()).await?;
+            self.declared.note(&change);
+            applied
+        };
+        self.declared.note_removal(&change);
         Ok(applied)
     }
 
@@ -294,6 +297,11 @@ impl Inner {
 
     pub(crate) fn remember(&self, spec: QueueSpec) {
         self.declared.remember(spec);
+    }
+
+    /// Declares this again when it is missing.
+    pub(crate) fn keep(&self, change: &Change) {
+        self.declared.keep(change);
     }
 
     pub(crate) fn forget(&self, full_name: &str) {

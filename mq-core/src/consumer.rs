@@ -276,6 +276,9 @@ impl Consumer {
             self.core.client.inner.link.moved_on(session.generation, pause).await;
             return Ok(());
         }
+        if error.kind() == Kind::NotFound && self.core.recreates() {
+            return Ok(());
+        }
         Err(self.core.explain(error))
     }
 

@@ -1,6 +1,8 @@
-//! What a client has declared, as far as it has to know later: retry policies, and what dies with a connection.
+//! What a client has declared, as far as it has to know later: retry policies, what dies with a connection, and what
+//! is declared again when it is missing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,11 +14,18 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Restore;
 use crate::spec::{Binding, QueueSpec};
 
+use self::kept::Kept;
+
+mod kept;
+
 /// Queues by their full names, and the bindings of exclusive ones.
 #[derive(Debug, Default)]
 pub(crate) struct Declared {
     queues: Mutex<HashMap<String, QueueSpec>>,
     bindings: Mutex<Vec<Binding>>,
+    again: Mutex<Kept>,
+    /// Something is declared again when it is missing: looked at on every send.
+    recreates: AtomicBool,
 }
 
 impl Declared {
@@ -31,6 +40,33 @@ impl Declared {
     pub(crate) fn forget(&self, queue: &str) {
         lock(&self.queues).remove(queue);
         lock(&self.bindings).retain(|b| b.queue != queue);
+        lock(&self.again).forget(Sort::Queue, queue);
+    }
+
+    /// Declares this again when it is missing.
+    pub(crate) fn keep(&self, change: &Change) {
+        lock(&self.again).keep(change);
+        self.recreates.store(true, Ordering::Relaxed);
+    }
+
+    /// True if anything is declared again when it is missing.
+    #[inline]
+    pub(crate) fn recreates(&self) -> bool {
+        self.recreates.load(Ordering::Relaxed)
+    }
+
+    /// What has to be declared again for this object, in order; nothing if it was not asked for.
+    pub(crate) fn lost(&self, sort: Sort, full_name: &str) -> Vec<Change> {
+        lock(&self.again).lost(sort, full_name)
+    }
+
+    /// What this client took away on purpose does not come back.
+    pub(crate) fn note_removal(&self, change: &Change) {
+        match change {
+            Change::Unbind(binding) => lock(&self.again).bindings.retain(|b| b != binding),
+            Change::Delete(sort, name) => lock(&self.again).forget(*sort, name),
+            _ => {}
+        }
     }
 
     /// Keeps up with a change that the broker has made.

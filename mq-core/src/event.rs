@@ -32,6 +32,9 @@ pub enum ClientEvent {
     Contradiction(MessageId),
     /// A consumer was opened again after a loss; what it held comes again.
     ConsumerResumed(String),
+    /// A queue, topic or exchange was missing and has been declared again, as
+    /// [`Topology::recreate`](crate::Topology::recreate) asks.
+    Recreated(String),
     /// The client is closed.
     Closed,
 }

@@ -48,9 +48,28 @@ impl Exchange {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn publish(&self, routing_key: &str, message: impl Into<Message>) -> Result<Receipt> {
-        let sender = self.sender()?;
+        let (sender, message) = (self.sender()?, message.into());
+        if !sender.recreates() {
+            return self.publish_now(sender, routing_key, message).await;
+        }
+        let copy = message.clone();
+        match Box::pin(self.publish_now(sender, routing_key, message)).await {
+            Err(e) if Box::pin(sender.recreated_after(&e, true)).await => {
+                Box::pin(self.publish_now(sender, routing_key, copy)).await
+            }
+            sent => sent,
+        }
+    }
+
+    #[inline]
+    async fn publish_now(
+        &self,
+        sender: &Arc<Sender>,
+        routing_key: &str,
+        message: Message,
+    ) -> Result<Receipt> {
         let how = self.how(routing_key);
-        match self.short(sender, message.into(), how) {
+        match self.short(sender, message, how) {
             Short::Done(answer) => {
                 // A driver that always answers at once must not keep other tasks of this thread from running.
                 coop::consume_budget().await;

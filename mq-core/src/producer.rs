@@ -231,6 +231,25 @@ impl Producer {
 
     #[inline]
     async fn send_as(&self, message: Message, how: How<'static>) -> Result<Receipt> {
+        if self.sender.recreates() {
+            self.send_or_recreate(message, how).await
+        } else {
+            self.send_now(message, how).await
+        }
+    }
+
+    fn send_or_recreate(&self, message: Message, how: How<'static>) -> Boxed<'_, Result<Receipt>> {
+        Box::pin(async move {
+            let copy = message.clone();
+            match self.send_now(message, how).await {
+                Err(e) if self.sender.recreated_after(&e, how.resend).await => self.send_now(copy, how).await,
+                sent => sent,
+            }
+        })
+    }
+
+    #[inline]
+    async fn send_now(&self, message: Message, how: How<'static>) -> Result<Receipt> {
         match self.short(message, how) {
             Short::Done(answer) => {
                 // A driver that always answers at once must not keep other tasks of this thread from running.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::deadline::Budget;
 use crate::driver::erased::{Boxed, DynConnection, DynExchange, DynProducer};
-use crate::driver::{Batch, Item, Receipt, Target};
+use crate::driver::{Batch, Item, Receipt, Sort, Target};
 use crate::emulate::exchange::EmulatedExchange;
 use crate::emulate::{Base, is_dead};
 use crate::error::{Error, Fate, Kind, Result};
@@ -200,6 +200,7 @@ impl Sender {
     async fn open(&self, budget: &mut Budget) -> Result<(u64, Role)> {
         let unsent = |e: Error| e.with_fate(Fate::Rejected);
         let _turn = budget.run(self.opening.lock()).await.map_err(unsent)?;
+        let mut recreated = false;
         loop {
             let (generation, connection) = self.base.link.connection(budget).await?;
             if let Some((g, role)) = &*self.role_mut()
@@ -217,9 +218,36 @@ impl Sender {
                     let pause = self.base.options.reconnect.next_pause(1);
                     self.base.link.moved_on(generation, pause).await;
                 }
+                Err(e) if e.kind() == Kind::NotFound && !recreated => {
+                    recreated = budget.run(self.recreate()).await.and_then(|r| r).map_err(unsent)?;
+                    if !recreated {
+                        return Err(unsent(e));
+                    }
+                }
                 Err(e) => return Err(unsent(e)),
             }
         }
+    }
+
+    /// True if this client declares again what it finds missing.
+    #[inline]
+    pub(crate) fn recreates(&self) -> bool {
+        self.base.declared.recreates()
+    }
+
+    /// Declares the place again if the client was asked to.
+    pub(crate) async fn recreate(&self) -> Result<bool> {
+        match &self.to {
+            To::Target(target) => self.base.recreate(target.sort, &target.name).await,
+            To::Exchange(name) => self.base.recreate(Sort::Exchange, name).await,
+        }
+    }
+
+    /// Declares the place again after an error that says that it is missing. `false` leaves the error as it is.
+    pub(crate) async fn recreated_after(&self, error: &Error, resend: bool) -> bool {
+        let may_repeat = resend || error.fate() == Fate::Rejected;
+        // A second error would say less than the first.
+        error.kind() == Kind::NotFound && may_repeat && self.recreate().await.unwrap_or(false)
     }
 
     async fn open_on(&self, connection: Arc<dyn DynConnection>) -> Result<Role> {

@@ -19,6 +19,7 @@ pub struct Topology {
     topics: Vec<TopicSpec>,
     bindings: Vec<Binding>,
     existing: bool,
+    recreate: bool,
 }
 
 impl Topology {
@@ -70,7 +71,26 @@ impl Topology {
         self
     }
 
+    /// Whether this client declares an object of this topology again, with its bindings and their other ends, when
+    /// it finds it missing: at the open of a producer, consumer or exchange, at the send or publish that is told so,
+    /// and where a consumer ends for it. Default false: what somebody has deleted stays deleted, and its users end
+    /// with [`NotFound`](crate::Kind::NotFound). What it held is lost all the same.
+    ///
+    /// A message that was handed over without waiting, and what goes by a transaction or as a half message, still
+    /// fails with `NotFound`; nothing of it was stored. What this client deletes itself is not declared again. A
+    /// queue that only others miss, which an exchange routes to no more, is found by its next consumer or sender.
+    #[must_use]
+    pub const fn recreate(mut self, recreate: bool) -> Self {
+        self.recreate = recreate;
+        self
+    }
+
     fn check(&self, client: &Inner, can: &Capabilities) -> Result<()> {
+        if self.existing && self.recreate {
+            return Err(Error::config(
+                "a topology cannot both use what exists and recreate what is missing; leave one of them out",
+            ));
+        }
         for exchange in &self.exchanges {
             can.check(Ability::Exchanges)?;
             declarable(client, "exchange", &exchange.name)?;
@@ -195,6 +215,9 @@ impl Client {
                 self.check_exists(&change).await?;
             } else {
                 inner.apply(change.clone()).await?;
+            }
+            if topology.recreate {
+                inner.keep(&change);
             }
             if let Change::DeclareQueue(spec) = change {
                 inner.remember(spec);

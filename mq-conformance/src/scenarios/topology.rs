@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mq_core::driver::Sort;
-use mq_core::{ExchangeKind, ExchangeSpec, Kind, QueueSpec, TopicSpec, Topology};
+use mq_core::{ClientEvent, Events, ExchangeKind, ExchangeSpec, Kind, QueueSpec, TopicSpec, Topology};
 
-use crate::context::Ctx;
-use crate::outcome::{Outcome, check, check_eq, check_kind};
+use crate::context::{Ctx, text};
+use crate::outcome::{Failed, Outcome, check, check_eq, check_kind};
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -21,6 +21,9 @@ scenarios! {
     an_export_names_everything_and_makes_nothing [Queues, Exchanges];
     names_of_mq_are_reserved [Queues];
     a_prefix_separates_two_environments [Queues];
+    what_is_missing_is_declared_again_where_asked [Queues];
+    a_topic_that_is_missing_is_declared_again_where_asked [Topics];
+    a_queue_that_is_declared_again_is_bound_again [Queues, Exchanges];
     an_exclusive_queue_goes_with_its_connection [Queues, Exclusive];
     a_queue_brings_its_dead_letter_queue [Queues, Retry];
     deleting_what_is_not_there_is_no_error [Queues];
@@ -161,6 +164,101 @@ async fn a_prefix_separates_two_environments(cx: Ctx) -> Outcome {
     consumer.close().await?;
     foreign.dead_letters().delete().await?;
     foreign.delete().await?;
+    Ok(())
+}
+
+/// Waits until the client has declared something again.
+async fn recreated(cx: &Ctx, events: &mut Events, name: &str) -> Outcome {
+    cx.ends("declaring it again", async {
+        while let Some(event) = events.next().await {
+            if matches!(&event, ClientEvent::Recreated(again) if again == name) {
+                return Ok(());
+            }
+        }
+        Err(Failed::new("the client ended"))
+    })
+    .await?
+}
+
+async fn what_is_missing_is_declared_again_where_asked(cx: Ctx) -> Outcome {
+    let both = Topology::new().queue(QueueSpec::new("q")).recreate(true).use_existing();
+    check_kind!(cx.client.declare(both).await, Kind::ConfigInvalid, "use existing and recreate");
+    cx.client.declare(Topology::new().queue(QueueSpec::new("q")).recreate(true)).await?;
+    let queue = cx.client.queue("q");
+    queue.send("before").await?;
+    let mut consumer = queue.consumer().open().await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["before"], "what was sent first");
+    let mut events = cx.client.events();
+    cx.second().await?.queue("q").delete().await?;
+    // Whoever finds it missing first declares it again: the consumer here, or this send.
+    let reading = tokio::spawn(async move {
+        let next = consumer.recv().await;
+        next.map(|d| (text(&d), consumer))
+    });
+    recreated(&cx, &mut events, "q").await?;
+    queue.send("after").await?;
+    let read = cx.ends("the consumer", reading).await?;
+    let (came, consumer) = read.map_err(|e| Failed::new(format!("the reader panicked: {e}")))??;
+    check_eq!(came, "after", "the consumer goes on");
+    consumer.close().await?;
+    cx.second().await?.queue("q").delete().await?;
+    cx.eventually("a send to the deleted queue is stored", || async {
+        Ok(queue.send("again").await.is_ok())
+    })
+    .await?;
+    let mut consumer = queue.consumer().open().await?;
+    check!(
+        cx.all(&mut consumer, 1).await?.iter().all(|t| t == "again" || t == "after"),
+        "another message came"
+    );
+    consumer.close().await?;
+    queue.delete().await?;
+    cx.topology_seen().await;
+    cx.eventually("what this client deleted stays away", || async {
+        Ok(queue.send("x").await.is_err_and(|e| e.kind() == Kind::NotFound))
+    })
+    .await
+}
+
+async fn a_topic_that_is_missing_is_declared_again_where_asked(cx: Ctx) -> Outcome {
+    let spec = TopicSpec::new("t").with_partitions(3);
+    cx.client.declare(Topology::new().topic(spec).recreate(true)).await?;
+    cx.client.topic("t").send("before").await?;
+    cx.second().await?.topic("t").delete().await?;
+    cx.eventually("a send to the deleted topic is stored", || async {
+        cx.client.topic("t").send("after").await?;
+        Ok(cx.client.topic("t").partitions().await.is_ok_and(|p| p.len() == 3))
+    })
+    .await?;
+    let mut group = cx.client.topic("t").group("g").open().await?;
+    check!(cx.all(&mut group, 1).await?.iter().all(|t| t == "after"), "the new topic holds what came before");
+    Ok(())
+}
+
+async fn a_queue_that_is_declared_again_is_bound_again(cx: Ctx) -> Outcome {
+    let topology = Topology::new()
+        .exchange(ExchangeSpec::topic("x"))
+        .queue(QueueSpec::new("q"))
+        .bind("x", "q", "a.#")
+        .recreate(true);
+    cx.client.declare(topology).await?;
+    let other = cx.second().await?;
+    let mut events = cx.client.events();
+    other.queue("q").delete().await?;
+    cx.topology_seen().await;
+    let mut consumer = cx.client.queue("q").consumer().open().await?;
+    recreated(&cx, &mut events, "q").await?;
+    cx.topology_seen().await;
+    cx.client.exchange("x").publish("a.b", "routed").await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["routed"], "by the binding that was made again");
+    other.delete_exchange("x").await?;
+    cx.topology_seen().await;
+    cx.eventually("a publish to the deleted exchange is routed", || async {
+        let receipt = cx.client.exchange("x").publish("a.c", "again").await?;
+        Ok(!receipt.routed.is_none())
+    })
+    .await?;
+    check!(cx.all(&mut consumer, 1).await?.iter().all(|t| t == "again"), "another message came");
     Ok(())
 }
 

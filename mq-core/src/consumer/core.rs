@@ -95,7 +95,7 @@ impl ConsumerCore {
     /// Opens a session on the live connection; waits for one as long as the client lives.
     pub(crate) async fn open_session(self: &Arc<Self>) -> Result<Arc<Session>> {
         let inner = &self.client.inner;
-        let mut failures = 0;
+        let (mut failures, mut recreated) = (0, false);
         loop {
             let mut budget = Budget::new("open consumer", inner.options.admin_deadline);
             let (generation, connection) = match inner.link.connection(&mut budget).await {
@@ -112,9 +112,27 @@ impl ConsumerCore {
                     failures += 1;
                     inner.link.moved_on(generation, inner.options.reconnect.next_pause(failures)).await;
                 }
+                Err(e) if e.kind() == Kind::NotFound && !recreated => {
+                    recreated = self.recreate().await?;
+                    if !recreated {
+                        return Err(e);
+                    }
+                }
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Declares the source again if the client was asked to.
+    async fn recreate(&self) -> Result<bool> {
+        let Target { sort, name } = &self.options.source;
+        self.client.inner.base.recreate(*sort, name).await
+    }
+
+    /// True if the source is declared again when it is missing.
+    pub(crate) fn recreates(&self) -> bool {
+        let Target { sort, name } = &self.options.source;
+        !self.client.inner.base.declared.lost(*sort, name).is_empty()
     }
 
     /// Opens the driver's consumer; a broadcast goes on where it was.

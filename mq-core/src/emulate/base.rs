@@ -12,9 +12,11 @@ use super::exchange::Registry;
 use super::outlets::{Handed, Outlets};
 use crate::client::lock;
 use crate::deadline::Budget;
+use crate::declared::Declared;
 use crate::driver::erased::DynConnection;
-use crate::driver::{Applied, Change, ConnectionInfo, Described, Query, Receipt, Target};
+use crate::driver::{Applied, Change, ConnectionInfo, Described, Query, Receipt, Sort, Target};
 use crate::error::{Error, Kind, Result};
+use crate::event::ClientEvent;
 use crate::link::Link;
 use crate::message::Message;
 use crate::options::ClientOptions;
@@ -27,6 +29,7 @@ pub(crate) struct Base {
     pub(crate) options: ClientOptions,
     pub(crate) info: ConnectionInfo,
     pub(crate) clock: Clock,
+    pub(crate) declared: Arc<Declared>,
     pub(crate) duties: Duties,
     pub(super) registry: Registry,
     pub(super) due_declared: AtomicBool,
@@ -41,12 +44,19 @@ impl fmt::Debug for Base {
 }
 
 impl Base {
-    pub(crate) fn new(link: Arc<Link>, options: ClientOptions, info: ConnectionInfo, clock: Clock) -> Self {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        options: ClientOptions,
+        info: ConnectionInfo,
+        clock: Clock,
+        declared: Arc<Declared>,
+    ) -> Self {
         Self {
             link,
             options,
             info,
             clock,
+            declared,
             duties: Duties::default(),
             registry: Registry::default(),
             due_declared: AtomicBool::new(false),
@@ -89,6 +99,23 @@ impl Base {
     pub(crate) async fn apply(&self, change: Change) -> Result<Applied> {
         let change = &change;
         self.admin("declare", move |c| async move { c.apply(change).await }).await
+    }
+
+    /// Declares an object again that is missing, with what it needs. `false` if this client was not asked to.
+    pub(crate) async fn recreate(self: &Arc<Self>, sort: Sort, full_name: &str) -> Result<bool> {
+        let changes = self.declared.lost(sort, full_name);
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        for change in changes {
+            if self.info.core.exchanges {
+                self.change(change).await?
+            } else {
+                self.apply(change).await?
+            };
+        }
+        self.link.events.emit(ClientEvent::Recreated(self.short_name(full_name).to_owned()));
+        Ok(true)
     }
 
     /// Asks the driver.
