@@ -91,6 +91,14 @@ impl Link {
         if let State::Up(_, connection) = &*self.state.borrow() { Some(Arc::clone(connection)) } else { None }
     }
 
+    /// The live connection, or why there is none.
+    pub(crate) fn live(&self) -> Result<Arc<dyn DynConnection>> {
+        match &*self.state.borrow() {
+            State::Up(_, connection) => Ok(Arc::clone(connection)),
+            State::Down(error) | State::Ended(error) => Err(error.clone()),
+        }
+    }
+
     /// The live connection; waits for it within the budget.
     pub(crate) async fn connection(&self, budget: &mut Budget) -> Result<(u64, Arc<dyn DynConnection>)> {
         let mut state = self.state.subscribe();

@@ -240,18 +240,21 @@ impl Client {
         }
     }
 
-    /// Every object that declaring this would make, one a line, for whoever makes them by hand: dead-letter queues
-    /// and the core's own objects included. Not included are what a backend makes below them (delay levels and
-    /// companions of bounded queues on RabbitMQ, the delay topics on Kafka), and the logs of half messages, which are
-    /// named after their producer groups: see the page on the wire protocol.
+    /// Every object that declaring and using this would make, one a line, for whoever makes them by hand: first those
+    /// of the application with their dead-letter queues and the core's own, then (`native`) what the backend makes of
+    /// them and beside them, with the broker's own arguments, such as delay levels, streams and logs of half messages.
+    /// What is named after a group has `<group>` in its place.
     ///
     /// # Errors
-    /// As [`declare`](Self::declare) before any I/O.
+    /// As [`declare`](Self::declare) before any I/O; the error of the connection while there is none, because the
+    /// broker's version decides about arguments.
     pub fn export(&self, topology: &Topology) -> Result<String> {
         topology.check(&self.inner, &self.inner.info.capabilities)?;
         let mut changes = self.inner.base.own_objects(!topology.exchanges.is_empty());
         changes.append(&mut topology.changes(&self.inner)?);
-        Ok(changes.iter().map(|c| format!("{}\n", describe_change(c))).collect())
+        let connection = self.inner.link.live()?;
+        let portable = changes.iter().map(describe_change);
+        Ok(portable.chain(connection.beneath(&changes)).map(|line| line + "\n").collect())
     }
 
     /// Binds a queue to an exchange. Both must exist.

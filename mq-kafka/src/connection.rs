@@ -29,7 +29,7 @@ use crate::producer::KafkaProducer;
 use crate::topic::Topics;
 use crate::transaction::KafkaTransaction;
 use crate::transaction::pool::Pool;
-use crate::{capability, describe, error, lock, topology};
+use crate::{capability, describe, error, export, lock, topology};
 
 /// How long one native request for metadata may take.
 pub(crate) const ASK: Duration = Duration::from_secs(5);
@@ -305,6 +305,10 @@ impl driver::Connection for KafkaConnection {
 
     async fn apply(&self, change: &Change) -> Result<Applied> {
         topology::apply(&self.link, change).await
+    }
+
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        export::lines(&self.link, changes)
     }
 
     async fn describe(&self, query: &Query) -> Result<Described> {

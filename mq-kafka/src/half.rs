@@ -22,7 +22,7 @@ use crate::transaction::{Work, commit};
 use crate::{error, lock, topology};
 
 /// Shards of a producer group.
-const SHARDS: u32 = 8;
+pub(crate) const SHARDS: u32 = 8;
 /// Records read ahead at most.
 const AHEAD: u32 = 1000;
 

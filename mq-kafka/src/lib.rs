@@ -11,6 +11,7 @@ mod describe;
 mod detach;
 mod error;
 mod event;
+mod export;
 mod gate;
 mod half;
 mod producer;

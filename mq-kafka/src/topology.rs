@@ -48,19 +48,19 @@ fn options() -> AdminOptions {
 }
 
 /// A topic as it should be.
-struct Plan {
+pub(crate) struct Plan {
     sort: Sort,
-    name: String,
-    partitions: u32,
+    pub(crate) name: String,
+    pub(crate) partitions: u32,
     /// As asked for, to compare with; else the default is taken.
     replication: Option<u32>,
-    copies: u32,
+    pub(crate) copies: u32,
     retention: String,
     ttl: Option<Duration>,
 }
 
 impl Plan {
-    fn queue(link: &Link, spec: &QueueSpec) -> Result<Self> {
+    pub(crate) fn queue(link: &Link, spec: &QueueSpec) -> Result<Self> {
         if spec.bound.is_some() || spec.priority || spec.exclusive {
             return Err(Error::unsupported(
                 "Kafka has no bounded, prioritized or exclusive queues; leave the setting out",
@@ -70,7 +70,12 @@ impl Plan {
         Ok(Self { ttl: spec.ttl, ..plan })
     }
 
-    fn topic(link: &Link, spec: &TopicSpec) -> Self {
+    /// One of mq's own queues.
+    pub(crate) fn own(link: &Link, name: &str, partitions: u32) -> Result<Self> {
+        Self::queue(link, &QueueSpec::new(name).with_parallelism(partitions))
+    }
+
+    pub(crate) fn topic(link: &Link, spec: &TopicSpec) -> Self {
         Self::new(link, Sort::Topic, &spec.name, spec.partitions, spec.replication, spec.retention)
     }
 
@@ -95,9 +100,40 @@ impl Plan {
         millis.max(TOPIC_MARK).to_string()
     }
 
+    /// The native settings.
+    pub(crate) fn settings(&self) -> [(&'static str, String); 7] {
+        [
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", self.retention.clone()),
+            ("retention.bytes", "-1".to_owned()),
+            ("max.message.bytes", MAX_RECORD.to_owned()),
+            ("min.insync.replicas", in_sync(self.copies)),
+            (MARK, self.mark().to_string()),
+            (TTL, self.kept_ttl()),
+        ]
+    }
+
     const fn mark(&self) -> i64 {
         if matches!(self.sort, Sort::Queue) { QUEUE_MARK } else { TOPIC_MARK }
     }
+}
+
+fn in_sync(copies: u32) -> String {
+    copies.saturating_sub(1).max(1).to_string()
+}
+
+/// Copies and native settings of a delay level.
+pub(crate) fn level(link: &Link) -> (u32, [(&'static str, String); 6]) {
+    let copies = Plan::new(link, Sort::Queue, "", 1, None, None).copies;
+    let settings = [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+        ("max.message.bytes", MAX_RECORD.to_owned()),
+        ("min.insync.replicas", in_sync(copies)),
+    ];
+    (copies, settings)
 }
 
 async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
@@ -105,17 +141,10 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
     let Some((partitions, copies)) = counts.filter(|(p, c)| *p > 0 && *c > 0) else {
         return Err(Error::config("partitions and replication are at least 1"));
     };
-    let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
-    let (mark, ttl) = (plan.mark().to_string(), plan.kept_ttl());
+    let settings = plan.settings();
     let outcome = {
-        let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies))
-            .set("cleanup.policy", "delete")
-            .set("retention.ms", &plan.retention)
-            .set("retention.bytes", "-1")
-            .set("max.message.bytes", MAX_RECORD)
-            .set("min.insync.replicas", &in_sync)
-            .set(MARK, &mark)
-            .set(TTL, &ttl);
+        let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies));
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let asked = link.admin().await?.create_topics([&topic], &options());
         asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
     };
@@ -142,24 +171,18 @@ pub(crate) async fn declare_own(link: &Arc<Link>, name: &str, partitions: u32) -
     if there.is_some() {
         return Ok(());
     }
-    declare(link, &Plan::queue(link, &QueueSpec::new(name).with_parallelism(partitions))?).await.map(drop)
+    declare(link, &Plan::own(link, name, partitions)?).await.map(drop)
 }
 
 /// Makes the topics of these delay levels, or finds them.
 pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Result<()> {
-    let plan = Plan::new(link, Sort::Queue, "", 1, None, None);
-    let copies = i32::try_from(plan.copies).unwrap_or(1);
-    let in_sync = plan.copies.saturating_sub(1).max(1).to_string();
+    let (copies, settings) = level(link);
+    let copies = i32::try_from(copies).unwrap_or(1);
     let names: Vec<String> = levels.map(|level| delay::topic(link, level)).collect();
     let outcomes = {
         let topic = |name| {
-            NewTopic::new(name, 1, TopicReplication::Fixed(copies))
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", "-1")
-                .set("retention.bytes", "-1")
-                .set("message.timestamp.type", "LogAppendTime")
-                .set("max.message.bytes", MAX_RECORD)
-                .set("min.insync.replicas", &in_sync)
+            let topic = NewTopic::new(name, 1, TopicReplication::Fixed(copies));
+            settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
         let asked = link.admin().await?.create_topics(&topics, &options());

@@ -34,7 +34,7 @@ use crate::numbers::Numbers;
 use crate::preflight::{self, Version};
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
-use crate::{forward, info, topology};
+use crate::{export, forward, info, topology};
 
 /// Channels that are kept for administration.
 const IDLE_CHANNELS: usize = 4;
@@ -441,6 +441,10 @@ impl Connection for RabbitConnection {
 
     async fn apply(&self, change: &Change) -> Result<Applied> {
         topology::apply(&self.admin, change).await
+    }
+
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        export::lines(changes, self.admin.version())
     }
 
     async fn describe(&self, query: &Query) -> Result<Described> {

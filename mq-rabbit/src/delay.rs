@@ -22,9 +22,9 @@ use crate::publisher::{Answer, Job, Publisher};
 use crate::topology;
 
 /// Where the last level hands to.
-const OUT: &str = "mq.delay.out";
+pub(crate) const OUT: &str = "mq.delay.out";
 /// Where `OUT` sends what no queue takes any more.
-const LOST: &str = "mq.delay.lost";
+pub(crate) const LOST: &str = "mq.delay.lost";
 
 /// The way into the levels, for one connection.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Delay {
 
     async fn make_level(&self, level: u8) -> Result<()> {
         let name = objects::delay_level(level);
-        let next = if level == 0 { OUT.to_owned() } else { objects::delay_level(level - 1) };
+        let next = after(level);
         exchange(&self.admin, &name, ExchangeKind::Topic, None).await?;
         topology::make_queue(&self.admin, level_queue(level, &next)).await?;
         let (wait, pass) = (levels::pattern(level, '1'), levels::pattern(level, '0'));
@@ -182,6 +182,11 @@ pub(crate) fn wait_of(message: &Message) -> Option<Round> {
     Round::of(message.due()?.since(Timestamp::now()))
 }
 
+/// The exchange behind a level.
+pub(crate) fn after(level: u8) -> String {
+    level.checked_sub(1).map_or_else(|| OUT.to_owned(), objects::delay_level)
+}
+
 async fn exchange(admin: &Admin, name: &str, kind: ExchangeKind, alternate: Option<&str>) -> Result<()> {
     let mut arguments = FieldTable::default();
     if let Some(alternate) = alternate {
@@ -195,7 +200,8 @@ async fn exchange(admin: &Admin, name: &str, kind: ExchangeKind, alternate: Opti
         .await
 }
 
-fn level_queue(level: u8, next: &str) -> Plan {
+/// The queue of a level.
+pub(crate) fn level_queue(level: u8, next: &str) -> Plan {
     let mut plan = plan::own(&objects::delay_level(level));
     let wait = UNIT.as_millis() << level;
     plan::number(&mut plan.arguments, "x-message-ttl", i64::try_from(wait).unwrap_or(i64::MAX));

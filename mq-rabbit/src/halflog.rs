@@ -69,7 +69,8 @@ struct State {
     later: VecDeque<(Instant, u64)>,
 }
 
-fn half_queue(name: &str) -> Plan {
+/// The queue of halves, as it is declared.
+pub(crate) fn half_queue(name: &str) -> Plan {
     let mut plan = plan::owned(name);
     plan::number(&mut plan.arguments, "x-max-length", i64::from(OPEN));
     plan::text(&mut plan.arguments, "x-overflow", "reject-publish");

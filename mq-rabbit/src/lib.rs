@@ -11,6 +11,7 @@ mod correlate;
 mod delay;
 mod error;
 mod exchange;
+mod export;
 mod forward;
 mod group;
 mod halflog;

@@ -31,7 +31,8 @@ pub(crate) struct Note {
 /// The text of a note begins with this. It is short because a refusal has 255 bytes at most.
 const MARK: &str = "mq:";
 
-fn name_of(object: &str) -> String {
+/// The exchange that keeps the note of an object.
+pub(crate) fn name_of(object: &str) -> String {
     format!("mq.note.{object}")
 }
 
@@ -54,6 +55,11 @@ impl Note {
 
     fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The text that is kept, if there is anything to keep.
+    pub(crate) fn kept(self) -> Option<String> {
+        (!self.is_empty()).then(|| self.to_text())
     }
 
     fn to_text(self) -> String {

@@ -72,6 +72,11 @@ pub(crate) enum Ask {
     Leave(oneshot::Sender<()>),
 }
 
+/// The queue whose consumers are the members of a group.
+pub(crate) fn members_queue(topic: &str, group: &str) -> String {
+    format!("mq.members.{topic}.{group}")
+}
+
 impl Table {
     pub(crate) fn owned(&self) -> MutexGuard<'_, BTreeSet<u32>> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,7 +84,7 @@ impl Table {
 
     /// The queue whose consumers are the members.
     pub(crate) fn members_queue(&self) -> String {
-        format!("mq.members.{}.{}", self.topic.name, self.group)
+        members_queue(&self.topic.name, &self.group)
     }
 
     /// Asks how many members there are. A single-active queue would always say one.

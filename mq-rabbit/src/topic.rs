@@ -54,7 +54,8 @@ impl Topic {
     }
 }
 
-fn stream_plan(spec: &TopicSpec, partition: u32) -> Plan {
+/// The stream of a partition, as it is declared.
+pub(crate) fn stream_plan(spec: &TopicSpec, partition: u32) -> Plan {
     let mut plan = plan::stream(&stream(&spec.name, partition));
     if let Some(retention) = spec.retention {
         let seconds = retention.as_millis().div_ceil(1000).max(1);

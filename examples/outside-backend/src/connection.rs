@@ -51,6 +51,10 @@ impl Connection for OutsideConnection {
         self.native.apply(change).await
     }
 
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        self.native.beneath(changes)
+    }
+
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.native.describe(query).await
     }

@@ -97,6 +97,10 @@ impl<C: Connection> Connection for BadConnection<C> {
         }
     }
 
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        self.inner.beneath(changes)
+    }
+
     async fn describe(&self, query: &Query) -> Result<Described> {
         let described = self.inner.describe(query).await?;
         Ok(match described {

@@ -47,6 +47,15 @@ pub trait Connection: Send + Sync + 'static {
     /// Nothing was changed, or (unknown) it may have been; changes are idempotent, so they can be applied again.
     fn apply(&self, change: &Change) -> impl Future<Output = Result<Applied>> + Send;
 
+    /// Every object that it makes below or beside these changes, for whoever makes them by hand: a line each, with
+    /// the native arguments and the permissions that its use takes. What is named after a group that no topology
+    /// knows has `<group>` in its place. No I/O. Default: none, for a broker whose objects are the changes themselves.
+    /// A wrapper passes it on; one that does not leaves lines out of an export.
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        let _ = changes;
+        Vec::new()
+    }
+
     /// Answers a question. Never guesses.
     ///
     /// # Errors

@@ -120,6 +120,7 @@ impl<T: Transaction> DynTransaction for T {
 pub(crate) trait DynConnection: Send + Sync {
     fn info(&self) -> &ConnectionInfo;
     fn apply<'a>(&'a self, change: &'a Change) -> Boxed<'a, Result<Applied>>;
+    fn beneath(&self, changes: &[Change]) -> Vec<String>;
     fn describe<'a>(&'a self, query: &'a Query) -> Boxed<'a, Result<Described>>;
     fn open_producer<'a>(&'a self, target: &'a Target) -> Boxed<'a, Result<Arc<dyn DynProducer>>>;
     fn open_exchange<'a>(&'a self, name: &'a str) -> Boxed<'a, Result<Arc<dyn DynExchange>>>;
@@ -139,6 +140,9 @@ impl<C: Connection> DynConnection for C {
     }
     fn apply<'a>(&'a self, change: &'a Change) -> Boxed<'a, Result<Applied>> {
         Box::pin(Connection::apply(self, change))
+    }
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        Connection::beneath(self, changes)
     }
     fn describe<'a>(&'a self, query: &'a Query) -> Boxed<'a, Result<Described>> {
         Box::pin(Connection::describe(self, query))

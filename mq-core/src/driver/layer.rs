@@ -137,6 +137,9 @@ impl Connection for ErasedConnection {
     async fn apply(&self, change: &Change) -> Result<Applied> {
         self.0.apply(change).await
     }
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        self.0.beneath(changes)
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.0.describe(query).await
     }

@@ -20,7 +20,7 @@ use crate::connection::Link;
 use crate::topology;
 
 pub(crate) use forward::Moved;
-use ladder::LEVELS;
+pub(crate) use ladder::LEVELS;
 
 use forward::Forwarder;
 
@@ -33,7 +33,7 @@ pub(crate) struct Delay {
 }
 
 /// The group of all forwarders of a namespace.
-fn group(link: &Link) -> String {
+pub(crate) fn group(link: &Link) -> String {
     objects::own(&link.config.namespace, "mq.delay")
 }
 

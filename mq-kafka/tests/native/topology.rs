@@ -5,6 +5,7 @@ use super::*;
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         declaring_again_compares,
+        an_export_names_every_topic_and_its_settings,
         depth_lag_and_partitions,
         purge_empties_a_queue,
         what_is_acknowledged_is_removed_from_a_queues_log
@@ -25,6 +26,34 @@ async fn declaring_again_compares() {
     let other = TopicSpec::new(&topic).with_partitions(3).with_retention(Duration::from_secs(60));
     let refused = bed.connection.apply(&Change::DeclareTopic(other)).await.unwrap_err();
     assert_eq!(refused.context("property"), Some("retention"));
+    bed.close().await;
+}
+
+async fn an_export_names_every_topic_and_its_settings() {
+    let bed = Bed::new().await;
+    let (queue, topic) = (name("export"), name("exported"));
+    let changes = [
+        Change::DeclareQueue(QueueSpec::new(&queue).with_parallelism(3)),
+        Change::DeclareTopic(TopicSpec::new(&topic).with_partitions(5)),
+    ];
+    let lines = bed.connection.beneath(&changes);
+    let line =
+        |text: &str| lines.iter().find(|l| l.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"));
+    assert!(
+        line(&format!("topic {queue} ")).contains("partitions=3")
+            && line(&queue).contains("min.insync.replicas=")
+    );
+    assert!(line(&format!("topic {topic} ")).contains("partitions=5"));
+    assert!(line("mq.delay.00 ").contains("message.timestamp.type=LogAppendTime"));
+    for other in ["mq.delay.17 ", "mq.half.<group> ", "mq.undelivered ", "transactional id ", "native group "]
+    {
+        line(other);
+    }
+    assert!(lines.iter().all(|l| l.contains("permissions")));
+    assert_eq!(
+        bed.connection.describe(&Query::Exists(Sort::Queue, queue)).await.unwrap(),
+        Described::Exists(false)
+    );
     bed.close().await;
 }
 

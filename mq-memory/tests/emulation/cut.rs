@@ -104,6 +104,9 @@ impl Connection for CutConnection {
     async fn apply(&self, change: &Change) -> Result<Applied> {
         self.cut.run(&self.inner, self.inner.apply(change)).await
     }
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        self.inner.beneath(changes)
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.cut.run(&self.inner, self.inner.describe(query)).await
     }

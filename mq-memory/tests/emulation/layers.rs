@@ -49,6 +49,9 @@ impl Connection for Counted {
     async fn apply(&self, change: &Change) -> Result<Applied> {
         self.inner.apply(change).await
     }
+    fn beneath(&self, changes: &[Change]) -> Vec<String> {
+        self.inner.beneath(changes)
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.inner.describe(query).await
     }
