@@ -77,7 +77,8 @@ impl Topology {
     /// with [`NotFound`](crate::Kind::NotFound). What it held is lost all the same.
     ///
     /// A message that was handed over without waiting, and what goes by a transaction or as a half message, still
-    /// fails with `NotFound`; nothing of it was stored. What this client deletes itself is not declared again. A
+    /// fails with `NotFound`; nothing of it was stored. So may a send for as long as the change takes to be seen
+    /// ([`Limits::topology_lag`](crate::Limits::topology_lag)). What this client deletes itself is not declared again. A
     /// queue that only others miss, which an exchange routes to no more, is found by its next consumer or sender.
     #[must_use]
     pub const fn recreate(mut self, recreate: bool) -> Self {
