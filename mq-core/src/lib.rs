@@ -1,5 +1,6 @@
 //! The contract of mq: what users hold, what backends implement, and everything in between that knows no network.
 
+mod backlog;
 pub mod backoff;
 pub mod capability;
 mod client;
@@ -42,6 +43,7 @@ pub mod url;
 pub mod watermark;
 mod window;
 
+pub use backlog::Backlog;
 pub use backoff::{Backoff, RetryPolicy};
 pub use capability::{Ability, Atomicity, Capabilities, Limits, Order, Requirements, Sharing, Support};
 pub use client::Client;

@@ -29,7 +29,7 @@ use crate::producer::KafkaProducer;
 use crate::topic::Topics;
 use crate::transaction::KafkaTransaction;
 use crate::transaction::pool::Pool;
-use crate::{capability, describe, error, export, lock, topology};
+use crate::{capability, delay, describe, error, export, lock, topology};
 
 /// How long one native request for metadata may take.
 pub(crate) const ASK: Duration = Duration::from_secs(5);
@@ -309,6 +309,10 @@ impl driver::Connection for KafkaConnection {
 
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
         export::lines(&self.link, changes)
+    }
+
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        delay::backlogs(&self.link)
     }
 
     async fn describe(&self, query: &Query) -> Result<Described> {

@@ -447,6 +447,10 @@ impl Connection for RabbitConnection {
         export::lines(changes, self.admin.version())
     }
 
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        vec![("hand over what is due and has no queue to go to", Query::Depth(objects::DUE.to_owned()))]
+    }
+
     async fn describe(&self, query: &Query) -> Result<Described> {
         topology::describe(&self.admin, query).await
     }

@@ -1,6 +1,5 @@
 //! How to reach a broker by its URL, and how to kill it.
 
-use std::future::ready;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,6 +8,11 @@ use mq::{Client, Error, Kind, Result};
 use mq_conformance::{Patience, Setup};
 use xtask::brokers::state::Store;
 use xtask::brokers::{Broker, Control};
+
+use self::kills::with_kills;
+
+#[path = "../../mq-conformance/tests/support/kills.rs"]
+mod kills;
 
 /// How long a memory broker stays down.
 const DOWN: Duration = Duration::from_millis(20);
@@ -33,19 +37,8 @@ fn memory(rest: &str) -> Result<Setup> {
     let name = if rest.is_empty() { "torture" } else { rest };
     let connector = MemoryConnector::new(&MemoryConfig::new().with_name(name))?;
     let faults: Switchboard = connector.switchboard();
-    let cut = faults.clone();
     let setup = Setup::new(move |options| Client::connect(connector.clone(), options));
-    let setup = setup.with_disconnect(move || {
-        cut.disconnect();
-        ready(Ok(()))
-    });
-    Ok(setup.with_restart(move || {
-        faults.restart(DOWN);
-        async {
-            tokio::time::sleep(DOWN).await;
-            Ok(())
-        }
-    }))
+    Ok(with_kills(setup, faults, DOWN))
 }
 
 /// Every kill is a SIGKILL of a node, one after the other, and a start on the data it had. Nothing but what the project

@@ -55,6 +55,10 @@ impl Connection for OutsideConnection {
         self.native.beneath(changes)
     }
 
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        self.native.backlogs()
+    }
+
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.native.describe(query).await
     }

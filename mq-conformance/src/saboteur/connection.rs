@@ -101,6 +101,10 @@ impl<C: Connection> Connection for BadConnection<C> {
         self.inner.beneath(changes)
     }
 
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        self.inner.backlogs()
+    }
+
     async fn describe(&self, query: &Query) -> Result<Described> {
         let described = self.inner.describe(query).await?;
         Ok(match described {

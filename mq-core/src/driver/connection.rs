@@ -56,6 +56,12 @@ pub trait Connection: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Where messages wait for background work of its own, by [`Query::Depth`] or [`Query::Lag`], each with the work in
+    /// words. No I/O. Default: none.
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        Vec::new()
+    }
+
     /// Answers a question. Never guesses.
     ///
     /// # Errors

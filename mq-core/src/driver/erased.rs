@@ -121,6 +121,7 @@ pub(crate) trait DynConnection: Send + Sync {
     fn info(&self) -> &ConnectionInfo;
     fn apply<'a>(&'a self, change: &'a Change) -> Boxed<'a, Result<Applied>>;
     fn beneath(&self, changes: &[Change]) -> Vec<String>;
+    fn backlogs(&self) -> Vec<(&'static str, Query)>;
     fn describe<'a>(&'a self, query: &'a Query) -> Boxed<'a, Result<Described>>;
     fn open_producer<'a>(&'a self, target: &'a Target) -> Boxed<'a, Result<Arc<dyn DynProducer>>>;
     fn open_exchange<'a>(&'a self, name: &'a str) -> Boxed<'a, Result<Arc<dyn DynExchange>>>;
@@ -143,6 +144,9 @@ impl<C: Connection> DynConnection for C {
     }
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
         Connection::beneath(self, changes)
+    }
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        Connection::backlogs(self)
     }
     fn describe<'a>(&'a self, query: &'a Query) -> Boxed<'a, Result<Described>> {
         Box::pin(Connection::describe(self, query))

@@ -140,6 +140,9 @@ impl Connection for ErasedConnection {
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
         self.0.beneath(changes)
     }
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        self.0.backlogs()
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.0.describe(query).await
     }

@@ -32,28 +32,38 @@
 //! *Hand-over*: the native client has the message in the order of the calls. *Confirm*: the broker has it.
 //! *Completion*: the one answer for one message, given by [`Ticket::done`] or [`Batch::finish_next`].
 
+mod arrival;
 mod batch;
 mod connection;
 mod consumer;
 pub(crate) mod erased;
 mod half;
+mod info;
 mod layer;
 mod producer;
+mod receipt;
+mod topology;
 mod transaction;
-mod types;
 mod unsupported;
+mod verdict;
 
+pub use arrival::{
+    AckNow, Arrival, ConsumerOptions, Control, Flushed, Incoming, Mode, Release, Settle, Start, Tag,
+};
 pub use batch::{Batch, Item, Ticket};
 pub(crate) use batch::{Join, Outcome, Pending, settled};
 pub use connection::{Connection, Connector};
 pub use consumer::Consumer;
 pub use half::{Half, HalfLog, HalfRecord, LogBatch, LogEntry, Shard, Step, Stepped};
+pub use info::{ConnectionInfo, CoreDuties, Event, FOREVER};
 pub(crate) use layer::Layers;
 pub use layer::{
     ErasedConnection, ErasedConsumer, ErasedExchange, ErasedHalf, ErasedHalfLog, ErasedProducer,
     ErasedTransaction, Layer,
 };
 pub use producer::{Exchange, Producer};
+pub use receipt::{Position, Receipt, Routed};
+pub use topology::{Applied, Change, Count, Depth, Described, PartitionRange, Query, Sort, Target};
 pub use transaction::Transaction;
-pub use types::*;
 pub use unsupported::Unsupported;
+pub use verdict::{Check, CheckToken, Decided, HalfId, HalfOptions, TransactionOptions, Verdict};

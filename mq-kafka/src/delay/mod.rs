@@ -13,6 +13,7 @@ mod line;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use mq_core::driver::Query;
 use mq_core::protocol::objects;
 use mq_core::{Result, Timestamp};
 
@@ -40,6 +41,12 @@ pub(crate) fn group(link: &Link) -> String {
 /// The topic of a level.
 pub(crate) fn topic(link: &Link, level: u8) -> String {
     objects::own(&link.config.namespace, &objects::delay_level(level))
+}
+
+/// Where delayed messages wait for a forwarder.
+pub(crate) fn backlogs(link: &Link) -> Vec<(&'static str, Query)> {
+    let lag = |level| Query::Lag { topic: topic(link, level), group: group(link) };
+    (0..LEVELS).map(|level| ("move delayed messages on", lag(level))).collect()
 }
 
 /// The level where a message that is due at this time waits first.

@@ -107,6 +107,9 @@ impl Connection for CutConnection {
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
         self.inner.beneath(changes)
     }
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        self.inner.backlogs()
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.cut.run(&self.inner, self.inner.describe(query)).await
     }

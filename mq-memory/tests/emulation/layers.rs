@@ -52,6 +52,9 @@ impl Connection for Counted {
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
         self.inner.beneath(changes)
     }
+    fn backlogs(&self) -> Vec<(&'static str, Query)> {
+        self.inner.backlogs()
+    }
     async fn describe(&self, query: &Query) -> Result<Described> {
         self.inner.describe(query).await
     }

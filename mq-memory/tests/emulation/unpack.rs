@@ -1,6 +1,8 @@
 //! Transactions by one stored envelope.
 
-use mq_core::driver::Target;
+use std::time::Duration;
+
+use mq_core::driver::{Count, Depth, Target};
 use mq_core::{ClientEvent, ClientOptions, DeathReason, Kind, Message};
 
 use crate::common::{Broker, declare, event, next, nothing, take};
@@ -34,6 +36,31 @@ async fn all_of_a_commit_becomes_visible_and_its_input_is_done() {
     got.ack().unwrap();
     inputs.close().await.unwrap();
     nothing(&client, "in").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_unpacked_can_be_asked() {
+    let broker = broker();
+    let client = broker.idle_client().await;
+    declare(&client, &["a"]).await;
+    assert_eq!(client.backlog().await.unwrap(), [], "nobody has committed anything");
+    for _ in 0..3 {
+        let mut tx = client.transaction().await.unwrap();
+        tx.send("a", "x").await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let [waiting] = &client.backlog().await.unwrap()[..] else { panic!("one piece of work") };
+    assert_eq!((waiting.place.as_str(), waiting.depth.ready), ("mq.envelopes", Count::Exact(3)));
+    let worker = broker.client().await;
+    assert_eq!(take(&worker, "a", 3).await, ["x", "x", "x"]);
+    // The last envelope is acknowledged after its messages are confirmed.
+    loop {
+        let [waiting] = &client.backlog().await.unwrap()[..] else { panic!("one piece of work") };
+        if waiting.depth == Depth::new(Count::Exact(0), Count::Exact(0), Count::Exact(0)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
