@@ -10,7 +10,7 @@ use mq_core::{
     Ability, Client, ClientEvent, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic,
     TopicSpec,
 };
-use mq_core::{Sharing, Topology};
+use mq_core::{DeathCount, Sharing, Topology};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::{Hook, Patience, Setup, Sweep};
@@ -64,6 +64,15 @@ impl Ctx {
     #[must_use]
     pub fn can(&self, ability: Ability) -> bool {
         self.client.capabilities().support(ability).is_offered()
+    }
+
+    /// The deaths that so many clean hand-backs of a message may count at most.
+    #[must_use]
+    pub fn counted(&self, hand_backs: u32) -> u32 {
+        match self.client.capabilities().death_count {
+            DeathCount::HandBacks => hand_backs,
+            _ => 0,
+        }
     }
 
     /// True if a queue's consumers share it message by message.
@@ -311,7 +320,9 @@ impl Ctx {
     pub(crate) fn has(&self, hooks: crate::scenario::Hooks) -> bool {
         match hooks {
             crate::scenario::Hooks::None => true,
-            crate::scenario::Hooks::Restart => self.setup.restart.is_some(),
+            crate::scenario::Hooks::Restart | crate::scenario::Hooks::Restarts => {
+                self.setup.restart.is_some()
+            }
             crate::scenario::Hooks::Disconnect => self.setup.disconnect.is_some(),
             crate::scenario::Hooks::Stall => self.setup.stall.is_some(),
         }

@@ -91,6 +91,17 @@ pub enum Atomicity {
     SendsThenAcks,
 }
 
+/// What raises [`Delivery::deaths`](crate::Delivery::deaths), and so counts toward a queue's limit of deaths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeathCount {
+    /// A consumer that died with the message in its hands. A clean close and a browse count nothing.
+    Deaths,
+    /// Whatever gave the message back, once each: a death, a clean close that held it, a browse that saw it. A queue
+    /// that is browsed often needs a limit of deaths above the number of its browses.
+    HandBacks,
+}
+
 /// Limits and figures of a backend. Durations are stated bounds, not measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -157,6 +168,8 @@ macro_rules! abilities {
             pub order: Order,
             /// What a transaction covers.
             pub atomicity: Atomicity,
+            /// What counts as a death.
+            pub death_count: DeathCount,
             /// The properties of queues, topics and exchanges that a conflicting redeclaration is compared by.
             pub comparable: &'static [&'static str],
             /// Limits and figures.
@@ -170,6 +183,7 @@ macro_rules! abilities {
                     sharing: Sharing::PerMessage,
                     order: Order::None,
                     atomicity: Atomicity::SendsThenAcks,
+                    death_count: DeathCount::Deaths,
                     comparable: &[],
                     limits: Limits::default(),
                 }
@@ -250,8 +264,15 @@ impl Capabilities {
             text.push_str(&format!("{:width$}  {}\n", ability.label(), self.support(*ability)));
         }
         text.push_str(&format!(
-            "{:width$}  {:?}\n{:width$}  {:?}\n{:width$}  {:?}\n",
-            "sharing", self.sharing, "order", self.order, "atomicity", self.atomicity
+            "{:width$}  {:?}\n{:width$}  {:?}\n{:width$}  {:?}\n{:width$}  {:?}\n",
+            "sharing",
+            self.sharing,
+            "order",
+            self.order,
+            "atomicity",
+            self.atomicity,
+            "counted as deaths",
+            self.death_count
         ));
         text
     }

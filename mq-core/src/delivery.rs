@@ -93,7 +93,8 @@ impl Delivery {
     }
 
     /// How often consumers died while they held it, as far as the broker knows. Neighbours in the prefetch of a
-    /// dead consumer may be counted too.
+    /// dead consumer may be counted too; where [`Capabilities::death_count`](crate::Capabilities::death_count) says so,
+    /// also a clean close that held it and a browse that saw it.
     #[must_use]
     pub fn deaths(&self) -> u32 {
         self.held.as_ref().map_or(0, |h| h.deaths)

@@ -45,7 +45,9 @@ mod window;
 
 pub use backlog::Backlog;
 pub use backoff::{Backoff, RetryPolicy};
-pub use capability::{Ability, Atomicity, Capabilities, Limits, Order, Requirements, Sharing, Support};
+pub use capability::{
+    Ability, Atomicity, Capabilities, DeathCount, Limits, Order, Requirements, Sharing, Support,
+};
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use dedup::{Dedup, DedupStore, MemoryDedup};

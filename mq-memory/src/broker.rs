@@ -45,7 +45,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            info: crate::capabilities::info(&settings),
+            info: crate::capability::info(&settings),
             pool: Pool::new(settings.max_messages, settings.max_bytes),
             timer: Timer::default(),
             names: Names::default(),

@@ -2,7 +2,7 @@
 
 mod atomic;
 mod broker;
-mod capabilities;
+mod capability;
 mod config;
 mod connection;
 mod connector;

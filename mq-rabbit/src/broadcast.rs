@@ -32,7 +32,7 @@ pub(crate) struct Broadcast {
 #[derive(Debug)]
 struct State {
     readers: Vec<std::sync::Arc<Reader>>,
-    /// For a browse: the end of each partition when it began.
+    /// For a browse: the end of each partition when it began, 0 if there is nothing to show.
     ends: Option<Vec<u64>>,
     /// Whose turn it is first.
     turn: usize,
@@ -46,6 +46,10 @@ impl State {
         max: usize,
         into: &mut Vec<Arrival>,
     ) -> Poll<std::result::Result<bool, (usize, End)>> {
+        if max > 0 && self.is_shown() {
+            // Nothing, at once, is how a browse ends.
+            return Poll::Ready(Ok(false));
+        }
         let count = self.readers.len();
         self.turn = self.turn.wrapping_add(1);
         let (before, mut skipped) = (into.len(), false);
@@ -64,6 +68,12 @@ impl State {
         }
         if into.len() > before || skipped { Poll::Ready(Ok(skipped)) } else { Poll::Pending }
     }
+
+    /// True for a browse that has come to its end.
+    fn is_shown(&self) -> bool {
+        let Some(ends) = &self.ends else { return false };
+        self.readers.iter().zip(ends).all(|(reader, end)| reader.has_reached(*end))
+    }
 }
 
 impl Broadcast {
@@ -72,7 +82,11 @@ impl Broadcast {
         let ends = if options.mode == Mode::Browse {
             let all = (0..topic.partitions).map(|p| {
                 let stream = topic::stream(&topic.name, p);
-                async move { reader::end(admin, &stream).await }
+                async move {
+                    let end = reader::end(admin, &stream).await?;
+                    let some = reader::begins_before(admin, &stream, options.start, end).await?;
+                    Ok::<_, Error>(if some { end } else { 0 })
+                }
             });
             Some(try_join_all(all).await?)
         } else {
@@ -92,6 +106,32 @@ impl Broadcast {
 
     fn readers(&self) -> Vec<std::sync::Arc<Reader>> {
         self.state().readers.clone()
+    }
+
+    /// Brings at least one message, or the end of a browse.
+    async fn arrivals(&self, into: &mut Vec<Arrival>, max: usize) -> Result<()> {
+        let before = into.len();
+        loop {
+            match poll_fn(|cx| self.state().poll(cx, self.id, max, into)).await {
+                Ok(skipped) => {
+                    if skipped {
+                        self.flush().await?;
+                    }
+                    if into.len() > before || self.state().is_shown() {
+                        return Ok(());
+                    }
+                }
+                Err((at, end)) => return Err(self.why(at, end).await),
+            }
+        }
+    }
+
+    async fn why(&self, at: usize, end: End) -> Error {
+        let reader = std::sync::Arc::clone(&self.readers()[at]);
+        match reader.why(end).await {
+            e if e.kind() == mq_core::Kind::NotFound => Error::not_found("topic", &self.topic.name),
+            e => e,
+        }
     }
 
     async fn seek(&self, start: Start, partitions: &[u32]) -> Result<()> {
@@ -115,20 +155,8 @@ impl Broadcast {
 
 impl Consumer for Broadcast {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
-        let arrived = poll_fn(|cx| self.state().poll(cx, self.id, max, into));
-        match tokio::time::timeout(wait, arrived).await {
-            Ok(Ok(true)) => self.flush().await.map(drop),
-            Err(_) | Ok(Ok(false)) => Ok(()),
-            Ok(Err((at, end))) => {
-                let reader = std::sync::Arc::clone(&self.readers()[at]);
-                match reader.why(end).await {
-                    e if e.kind() == mq_core::Kind::NotFound => {
-                        Err(Error::not_found("topic", &self.topic.name))
-                    }
-                    e => Err(e),
-                }
-            }
-        }
+        // Out of time is no error.
+        tokio::time::timeout(wait, self.arrivals(into, max)).await.unwrap_or(Ok(()))
     }
 
     fn ack(&self, tags: &[Tag]) -> AckNow {

@@ -101,10 +101,8 @@ impl QueueBrowser {
             return Ok(());
         }
         let work = async {
-            if self.admin.version().is_4_3() {
-                // Does not count as a delivery; number 0 means all.
-                self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
-            }
+            // Since 4.3 this does not count as a delivery; number 0 means all.
+            self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
             self.channel.close(200, "bye".into()).await
         };
         error::within("end a browse", self.admin.grace(), work).await?;

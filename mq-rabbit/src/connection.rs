@@ -29,17 +29,19 @@ use crate::consumer::RabbitConsumer;
 use crate::delay::Delays;
 use crate::error::{self, BACKEND};
 use crate::exchange::RabbitExchange;
-use crate::halflog::RabbitHalfLog;
+use crate::half::RabbitHalfLog;
 use crate::numbers::Numbers;
 use crate::preflight::{self, Version};
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
-use crate::{export, forward, info, topology};
+use crate::{capability, export, forward, topology};
 
 /// Channels that are kept for administration.
 const IDLE_CHANNELS: usize = 4;
 /// Pause between two looks for the queue of what is due.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Pause between two looks whether a connection that closes is gone.
+const LOOK_CLOSED: Duration = Duration::from_millis(20);
 /// Events that wait for the core.
 const EVENTS: usize = 64;
 
@@ -286,7 +288,7 @@ impl RabbitConnection {
         };
         let (publishing, consuming) = tokio::try_join!(connect("publish"), connect("consume"))
             .map_err(|e| error::classify_connect(&e))?;
-        let info = info::describe(version, &config);
+        let info = capability::describe(version, &config);
         let (tell, events) = mpsc::channel(EVENTS);
         let links = Arc::new(Links {
             publishing,
@@ -504,5 +506,20 @@ async fn close(connection: &lapin::Connection, grace: Duration) -> Result<()> {
     if !connection.status().connected() {
         return Ok(());
     }
-    error::within("close", grace, connection.close(200, "bye".into())).await
+    let status = connection.status();
+    let gone = async {
+        while !status.closed() && !status.errored() {
+            tokio::time::sleep(LOOK_CLOSED).await;
+        }
+    };
+    let closed = tokio::select! {
+        closed = error::within("close", grace, connection.close(200, "bye".into())) => closed,
+        // The client leaves a close without an answer when the connection breaks meanwhile.
+        () = gone => Ok(()),
+    };
+    match closed {
+        // The client answers so, too, when a channel's own close meets it. What was to be saved was flushed before.
+        Err(e) if e.kind() == Kind::Disconnected && !status.connected() => Ok(()),
+        closed => closed,
+    }
 }

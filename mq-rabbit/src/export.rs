@@ -10,7 +10,7 @@ use crate::levels::{self, LEVELS};
 use crate::note::{self, Note};
 use crate::plan::{self, Plan};
 use crate::preflight::Version;
-use crate::{halflog, seat, topic};
+use crate::{half, seat, topic};
 
 /// Stands for the name of a group, which no topology names.
 const GROUP: &str = "<group>";
@@ -27,7 +27,7 @@ pub(crate) fn lines(changes: &[Change], version: Version) -> Vec<String> {
     }
     delays(&mut lines);
     let half = "for each producer group of half messages";
-    lines.push(one(&halflog::half_queue(&objects::half(GROUP)), half));
+    lines.push(one(&half::half_queue(&objects::half(GROUP)), half));
     lines.push(one(&plan::owned(&objects::verdict(GROUP)), half));
     let mut seen = std::collections::BTreeSet::new();
     lines.retain(|line| seen.insert(line.clone()));

@@ -303,11 +303,9 @@ impl Inbox {
             // those beyond 32 back until the queue has taken the first ones, and drops them when it is closed.
             self.channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
         }
-        if self.admin.version().is_4_3() {
-            // Closing the channel counts as a delivery for each message that is held; here a nack does not.
-            // Number 0 means: all that are held.
-            self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
-        }
+        // What a closing channel still holds comes back a moment after the answer; what is given back, before it.
+        // Since 4.3 this also counts as no delivery. Number 0 means: all that are held.
+        self.channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
         self.channel.close(200, "bye".into()).await
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Reader {
 /// What is delivered and acknowledged.
 #[derive(Debug, Default)]
 struct Marks {
+    /// The offset behind the last one that came, delivered or skipped.
+    next: u64,
     /// Offsets, each with its delivery on the channel.
     watermark: Watermark<u64>,
     /// Waits until the oldest message is acknowledged: the span is used up.
@@ -111,7 +113,11 @@ impl Reader {
         for delivery in taken {
             let credit = delivery.delivery_tag;
             let offset = convert::offset(&delivery.properties).unwrap_or_default();
-            match marks.watermark.arrived(offset, credit) {
+            let arrived = marks.watermark.arrived(offset, credit);
+            if arrived != mq_core::watermark::Arrival::Full {
+                marks.next = offset + 1;
+            }
+            match arrived {
                 mq_core::watermark::Arrival::Full => {
                     marks.parked = Some(delivery);
                     marks.waiter = Some(cx.waker().clone());
@@ -149,6 +155,11 @@ impl Reader {
         let seq = u64::from(self.partition) << PARTITION_SHIFT | offset;
         let tag = Tag { consumer, epoch: self.epoch, seq };
         Some(Incoming::new(tag, message).at(Position { partition: self.partition, offset }))
+    }
+
+    /// True if all that lies before `end` has come.
+    pub(crate) fn has_reached(&self, end: u64) -> bool {
+        self.marks().next >= end
     }
 
     /// The first offset that is not acknowledged, if anything has arrived.
@@ -217,6 +228,18 @@ pub(crate) async fn within(admin: &Admin, stream: &str, start: Start) -> Result<
         Start::Offset(offset) if offset > 0 => Ok(Start::Offset(offset.min(end(admin, stream).await?))),
         other => Ok(other),
     }
+}
+
+/// True if a read from there meets something before `end`.
+pub(crate) async fn begins_before(admin: &Admin, stream: &str, start: Start, end: u64) -> Result<bool> {
+    Ok(match start {
+        Start::Latest => false,
+        Start::Offset(offset) => offset < end,
+        Start::At(_) if end > 0 => {
+            look(admin, stream, start_argument(start), false).await?.is_some_and(|(first, _)| first < end)
+        }
+        _ => end > 0,
+    })
 }
 
 /// The first and the last offset that come from there, to the end or at once.

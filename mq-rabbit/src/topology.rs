@@ -14,7 +14,7 @@ use crate::connection::Admin;
 use crate::convert;
 use crate::note::Note;
 use crate::plan::{self, Plan};
-use crate::topic;
+use crate::{pattern, topic};
 
 /// Applies one change.
 pub(crate) async fn apply(admin: &Admin, change: &Change) -> Result<Applied> {
@@ -130,6 +130,7 @@ fn matching(binding: &Binding) -> FieldTable {
 
 async fn bind(admin: &Admin, binding: &Binding) -> Result<Applied> {
     let Binding { exchange, queue, key, .. } = binding;
+    pattern::check(admin, exchange, key).await?;
     let arguments = matching(binding);
     admin.births().ripe().await;
     admin

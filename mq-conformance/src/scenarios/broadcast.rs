@@ -5,7 +5,7 @@ use std::time::Duration;
 use mq_core::driver::Start;
 use mq_core::{Kind, Message};
 
-use crate::context::Ctx;
+use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check_eq, check_kind};
 use crate::scenario::scenarios;
 
@@ -18,6 +18,7 @@ scenarios! {
     it_does_not_disturb_groups [Topics, Broadcast];
     it_resumes_after_a_cut [Topics, Broadcast] Disconnect;
     a_failure_makes_no_copy [Topics, Broadcast, Retry];
+    a_browse_ends_where_the_topic_ended [Topics, Browse];
 }
 
 async fn every_consumer_gets_everything(cx: Ctx) -> Outcome {
@@ -118,6 +119,35 @@ async fn a_failure_makes_no_copy(cx: Ctx) -> Outcome {
     }
     cx.nothing(&mut broadcast).await?;
     check_eq!(broadcast.held(), 0, "what the broadcast holds in the end");
-    check_eq!(cx.drain(&mut group).await?.len(), 8, "what a group sees of eight messages");
+    check_eq!(cx.all(&mut group, 8).await?.len(), 8, "what a group sees of eight messages");
+    Ok(())
+}
+
+/// What is sent meanwhile belongs to the next one.
+async fn a_browse_ends_where_the_topic_ended(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 3).await?;
+    for n in 0..30 {
+        topic.send(Message::text(n.to_string()).with_key(n.to_string())).await?;
+    }
+    let mut reader = topic.browse().prefetch(9).start(Start::Earliest).open().await?;
+    topic.send(Message::text("later").with_key("k")).await?;
+    let mut seen = Vec::new();
+    while seen.len() < 30 {
+        let shown = cx.next(&mut reader).await?;
+        seen.push(text(&shown));
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    check_eq!(
+        (seen.len(), seen.contains(&"later".to_owned())),
+        (30, false),
+        "different messages, and the later one"
+    );
+    let end = cx.ends("the end of a browse", reader.recv()).await?;
+    check_kind!(end, Kind::Closed, "a browse that has shown all there was");
+    reader.close().await?;
+    let mut empty = cx.topic("nothing", 2).await?.browse().open().await?;
+    let end = cx.ends("a browse of nothing", empty.recv()).await?;
+    check_kind!(end, Kind::Closed, "a browse of an empty topic");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mq_core::driver::{ConnectionInfo, CoreDuties};
-use mq_core::{Atomicity, Capabilities, Limits, Order, Sharing, Support};
+use mq_core::{Atomicity, Capabilities, DeathCount, Limits, Order, Sharing, Support};
 
 use crate::config::RabbitConfig;
 use crate::error::BACKEND;
@@ -70,6 +70,8 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
     can.sharing = Sharing::PerMessage;
     can.order = Order::Queue;
     can.atomicity = Atomicity::SendsThenAcks;
+    // Older versions count whatever brings a message back, a nack included.
+    can.death_count = if version.is_4_3() { DeathCount::Deaths } else { DeathCount::HandBacks };
     can.comparable = &[
         "max_messages",
         "max_bytes",
