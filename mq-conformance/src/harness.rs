@@ -9,6 +9,7 @@ use std::time::Duration;
 use mq_core::{Ability, Client, ClientOptions, Registry, Result};
 
 use crate::scenario::Hooks;
+use crate::turn::Company;
 
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Connect = Arc<dyn Fn(ClientOptions) -> Boxed<Result<Client>> + Send + Sync>;
@@ -233,6 +234,7 @@ pub struct Harness {
     pub(crate) shared: bool,
     pub(crate) at_once: Option<usize>,
     pub(crate) own_cuts: bool,
+    pub(crate) shared_restarts: bool,
 }
 
 impl Harness {
@@ -252,6 +254,7 @@ impl Harness {
             shared: true,
             at_once: None,
             own_cuts: false,
+            shared_restarts: false,
         }
     }
 
@@ -300,12 +303,21 @@ impl Harness {
         self
     }
 
-    /// True if a scenario with this hook must not run beside others.
-    pub(crate) fn alone(&self, hooks: Hooks) -> bool {
+    /// Scenarios that restart a shared broker once run all at the same time, and one restart serves all of them: it
+    /// happens when each of them has come to it. For a broker that is slow to come back.
+    #[must_use]
+    pub fn shared_restarts(mut self) -> Self {
+        self.shared_restarts = true;
+        self
+    }
+
+    /// Who may run beside a scenario with this hook.
+    pub(crate) fn company(&self, hooks: Hooks) -> Company {
         match hooks {
-            Hooks::None => false,
-            Hooks::Restart => self.shared,
-            Hooks::Disconnect | Hooks::Stall => self.shared && !self.own_cuts,
+            Hooks::Restart if self.shared && self.shared_restarts => Company::Restarting,
+            Hooks::Restart | Hooks::Restarts if self.shared => Company::Alone,
+            Hooks::Disconnect | Hooks::Stall if self.shared && !self.own_cuts => Company::Alone,
+            _ => Company::Peaceful,
         }
     }
 }

@@ -17,6 +17,7 @@ mod scenario;
 mod scenarios;
 pub mod secrets;
 pub mod torture;
+mod turn;
 
 pub use context::Ctx;
 pub use harness::{Harness, Patience, Setup};

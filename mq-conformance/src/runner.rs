@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -18,12 +18,13 @@ use crate::refusal::refused;
 use crate::report::{Report, Status, write};
 use crate::scenario::Scenario;
 use crate::scenarios;
+use crate::turn::{Company, Turns};
 
 /// Wall time a scenario on virtual time may take: it does not wait, so this is a hang.
 const HANG: Duration = Duration::from_secs(120);
 
-/// Scenarios that break a shared broker run alone.
-static TURN: RwLock<()> = RwLock::new(());
+/// Scenarios that break a shared broker do not run beside those that need it.
+static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
 
 /// Runs the suite as a test binary (`harness = false`): the usual arguments list, filter and skip scenarios.
 ///
@@ -33,12 +34,15 @@ static TURN: RwLock<()> = RwLock::new(());
 #[must_use]
 pub fn run(harness: Harness) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(harness.at_once);
+    let mut all: Vec<_> = scenarios::all().collect();
+    // Those that restart the broker come first: a restart takes the longer the more the others have left behind.
+    all.sort_by_key(|s| harness.company(s.hooks));
+    let together = all.iter().filter(|s| harness.company(s.hooks) == Company::Restarting).count();
+    let at_once = harness.at_once.map(|most| most.max(together));
+    arguments.test_threads = arguments.test_threads.or(at_once);
     let harness = Arc::new(harness);
     let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
-    // Those that run alone come first: a restart takes the longer the more the others have left behind.
-    let (alone, beside): (Vec<_>, Vec<_>) = scenarios::all().partition(|s| harness.alone(s.hooks));
-    let trials = alone.into_iter().chain(beside).map(|s| trial(s, &harness, &reports)).collect();
+    let trials = all.into_iter().map(|s| trial(s, &harness, &reports)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,22 +75,20 @@ fn must_run() -> bool {
 /// Runs one scenario on a runtime of its own and says how it ended. Never hangs: what does not end in time failed.
 #[must_use]
 pub fn run_one(harness: &Harness, scenario: &'static Scenario) -> Report {
-    let start = Instant::now();
     let (done, ended) = mpsc::sync_channel(1);
-    let alone = harness.alone(scenario.hooks);
     let here = harness.clone();
     let wall = if harness.virtual_time { HANG } else { harness.patience.scenario * 2 + HANG };
     let work = move || {
         let _ = done.send(block_on(&here, scenario));
     };
-    let shared = (!alone).then(|| TURN.read().unwrap_or_else(PoisonError::into_inner));
-    let single = alone.then(|| TURN.write().unwrap_or_else(PoisonError::into_inner));
+    let turn = TURNS.take(harness.company(scenario.hooks));
+    let start = Instant::now();
     std::thread::spawn(work);
     let result = ended.recv_timeout(wall).unwrap_or_else(|_| {
         let text = format!("it hangs: no end within {wall:?} of wall time");
         Ended { outcome: Err(Failed::new(text)), backend: None, product: String::new(), refused: None }
     });
-    drop((shared, single));
+    drop(turn);
     result.report(harness, scenario, start.elapsed())
 }
 
@@ -162,10 +164,15 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 async fn scene(harness: &Harness, scenario: &'static Scenario) -> Ended {
-    let setup = match (harness.set_up)().await {
+    let mut setup = match (harness.set_up)().await {
         Ok(setup) => setup,
         Err(absent) => return Ended::early(Ok(Some(absent))),
     };
+    if harness.company(scenario.hooks) == Company::Restarting {
+        setup.restart = setup.restart.map(|restart| TURNS.shared_restart(restart));
+    }
+    // What stands between client and broker must outlive the close.
+    let _between = setup.clone();
     let cx = match context(setup, harness).await {
         Ok(cx) => cx,
         Err(failed) => return Ended::early(Err(failed)),

@@ -11,8 +11,10 @@ use crate::outcome::Outcome;
 pub enum Hooks {
     /// Nothing.
     None,
-    /// A restart of the broker.
+    /// One restart of the broker; nothing else may be going on there.
     Restart,
+    /// Several restarts, at moments of its own choice.
+    Restarts,
     /// A cut of all connections.
     Disconnect,
     /// A broker that stops answering.

@@ -15,7 +15,7 @@ scenarios! {
     "defaults";
     nothing_that_does_not_exist_takes_messages [Queues, Exchanges, Topics];
     sends_are_confirmed [Queues];
-    producer_and_consumer_come_back_after_kills [Queues] Restart;
+    producer_and_consumer_come_back_after_kills [Queues] Restarts;
     a_handler_that_always_fails_is_no_hot_loop [Queues, Retry];
     a_handler_that_always_fails_starves_nobody [Queues, Retry];
     a_failing_message_ends_in_the_dead_letter_queue [Queues, Retry];

@@ -49,7 +49,7 @@ async fn each_group_gets_everything(cx: Ctx) -> Outcome {
     fill(&topic, 0, 50).await?;
     for group in ["a", "b"] {
         let mut consumer = topic.group(group).open().await?;
-        let got = cx.drain(&mut consumer).await?;
+        let got = cx.all(&mut consumer, 50).await?;
         check_eq!((got.len(), set(&got).len()), (50, 50), "messages and different messages of group {group}");
     }
     Ok(())
@@ -102,7 +102,7 @@ async fn a_new_group_can_start_at_the_latest(cx: Ctx) -> Outcome {
     cx.nothing(&mut consumer).await?;
     fill(&topic, 10, 5).await?;
     let wanted: BTreeSet<String> = (10..15).map(|n| n.to_string()).collect();
-    check_eq!(set(&cx.drain(&mut consumer).await?), wanted, "new messages alone");
+    check_eq!(set(&cx.all(&mut consumer, 5).await?), wanted, "new messages alone");
     Ok(())
 }
 
@@ -124,7 +124,7 @@ async fn no_commit_passes_a_hole(cx: Ctx) -> Outcome {
     consumer.close().await?;
     drop(hole);
     let mut next = topic.group("g").open().await?;
-    let got = cx.drain(&mut next).await?;
+    let got = cx.all(&mut next, 1).await?;
     check!(got.contains(&"4".to_owned()), "the message that was never acknowledged is gone; {got:?} came");
     check!(
         got.iter().all(|t| t.parse::<u32>().is_ok_and(|n| n >= 4)),

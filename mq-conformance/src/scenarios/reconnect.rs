@@ -46,18 +46,44 @@ async fn a_send_waits_out_a_cut(cx: Ctx) -> Outcome {
 
 async fn a_send_waits_out_a_restart(cx: Ctx) -> Outcome {
     let queue = cx.ordered_queue("q").await?;
-    let producer = queue.producer().build().await?;
-    producer.send("before").await?;
-    let (restarted, sent) = tokio::join!(cx.restart(), async {
-        tokio::task::yield_now().await;
-        producer.send("while it is down").await
-    });
-    restarted?;
-    sent?;
+    let producer = patient(&cx).await?.queue("q").producer().build().await?;
+    let sent = through_a_restart(&cx, |n| producer.send(n.to_string())).await?;
     let mut consumer = queue.consumer().open().await?;
-    let got: BTreeSet<_> = cx.all(&mut consumer, 2).await?.into_iter().collect();
-    check_eq!(got.into_iter().collect::<Vec<_>>(), ["before", "while it is down"], "what is there");
+    let got: BTreeSet<_> = cx.all(&mut consumer, sent).await?.into_iter().collect();
+    check_eq!(got, (0..sent).map(|n| n.to_string()).collect(), "what is there");
     Ok(())
+}
+
+/// A client whose sends outlast any restart.
+async fn patient(cx: &Ctx) -> Outcome<mq_core::Client> {
+    cx.connect(cx.options().with_send_deadline(cx.patience.scenario)).await
+}
+
+/// Calls this over and over until the broker has been restarted. Every call must end well.
+async fn through_a_restart<T, F>(cx: &Ctx, mut call: impl FnMut(usize) -> F) -> Outcome<usize>
+where
+    F: Future<Output = mq_core::Result<T>>,
+{
+    let restarted = std::sync::atomic::AtomicBool::new(false);
+    call(0).await?;
+    let calling = async {
+        let mut calls = 1;
+        while !restarted.load(std::sync::atomic::Ordering::Acquire) {
+            call(calls).await?;
+            calls += 1;
+            tokio::time::sleep(cx.patience.tick / 10).await;
+        }
+        Outcome::Ok(calls)
+    };
+    let (ended, calls) = tokio::join!(
+        async {
+            let ended = cx.restart().await;
+            restarted.store(true, std::sync::atomic::Ordering::Release);
+            ended
+        },
+        calling
+    );
+    ended.and(calls)
 }
 
 async fn a_publish_waits_out_a_restart(cx: Ctx) -> Outcome {
@@ -67,14 +93,11 @@ async fn a_publish_waits_out_a_restart(cx: Ctx) -> Outcome {
         .bind("x", "q", "k");
     cx.client.declare(topology).await?;
     cx.topology_seen().await;
-    let exchange = cx.client.exchange("x").mandatory();
-    exchange.publish("k", "before").await?;
-    let (restarted, published) = tokio::join!(cx.restart(), exchange.publish("k", "meanwhile"));
-    restarted?;
-    published?;
+    let exchange = patient(&cx).await?.exchange("x").mandatory();
+    let published = through_a_restart(&cx, |n| exchange.publish("k", n.to_string())).await?;
     let mut consumer = cx.client.queue("q").consumer().open().await?;
-    let got: BTreeSet<_> = cx.all(&mut consumer, 2).await?.into_iter().collect();
-    check_eq!(got.len(), 2, "different messages");
+    let got: BTreeSet<_> = cx.all(&mut consumer, published).await?.into_iter().collect();
+    check_eq!(got.len(), published, "different messages");
     Ok(())
 }
 
