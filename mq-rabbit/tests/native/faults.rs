@@ -18,6 +18,7 @@ crate::tests![
     a_deleted_queue_ends_its_consumer_and_producer,
     acks_of_a_dead_channel_fail_and_the_message_comes_again,
     a_close_ends_although_the_peer_is_silent,
+    a_close_that_meets_a_cut_ends,
 ];
 
 impl Broker {
@@ -144,4 +145,15 @@ async fn a_close_ends_although_the_peer_is_silent(broker: Broker) {
     proxy.swallow();
     let closed = tokio::time::timeout(PATIENCE, connection.close()).await.expect("the close hangs");
     assert!(closed.is_err());
+}
+
+/// The client leaves a close without an answer when the connection breaks under it.
+async fn a_close_that_meets_a_cut_ends(broker: Broker) {
+    for _ in 0..10 {
+        let proxy = Proxy::to(broker.url.as_deref().unwrap()).await;
+        let config = broker.through(&proxy).with_close_grace(PATIENCE * 2);
+        let connection = connect(config).await.unwrap();
+        proxy.cut();
+        tokio::time::timeout(PATIENCE, connection.close()).await.expect("the close hangs").unwrap();
+    }
 }

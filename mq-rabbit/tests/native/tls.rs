@@ -78,7 +78,7 @@ async fn another_host_name_is_refused(broker: Broker) {
     let Some(tls) = listener(&broker) else { return };
     let proxy = Proxy::between("127.0.0.2:0", &tls.url).await;
     let url = format!("amqps://guest:guest@{}/%2f", proxy.address);
-    refused(config(&url, Some(&tls.ca)), "NotValidForName").await;
+    refused(config(&url, Some(&tls.ca)), "not valid for name").await;
 }
 
 /// A TLS listener whose certificate was made in the test.

@@ -51,6 +51,8 @@ fn packages(parts: &[Part]) -> Vec<&'static str> {
 pub(super) fn build(parts: &[Part]) -> Result<Vec<Binary>> {
     let mut command = cargo();
     command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(packages(parts));
+    // Tests of what is off by default.
+    command.args(parts.iter().filter_map(|p| p.features()).flat_map(|features| ["--features", features]));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context(|| "cargo test")?;
     if !output.status.success() {
         return Err(Error::new("the tests do not build"));

@@ -42,6 +42,11 @@ impl Part {
         }
     }
 
+    /// Features that its tests need.
+    fn features(self) -> Option<&'static str> {
+        (self == Self::Rabbit).then_some("mq-rabbit/tls")
+    }
+
     /// Whether the workspace has it.
     fn is_here(self) -> bool {
         let root = xtask::brokers::state::workspace();
