@@ -396,6 +396,7 @@ async fn a_rolled_back_group_delivery_returns(cx: Ctx) -> Outcome {
     for drops in [false, true] {
         let again = cx.next(&mut consumer).await?;
         check_eq!(text(&again), "0", "the first of the key, in front of the others");
+        check_eq!(again.attempt(), 2, "a rollback neither counts nor forgets a failure");
         let mut tx = cx.client.transaction().await?;
         tx.send("out", "never").await?;
         tx.ack(again).await?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::client::lock;
 use crate::driver::{Incoming, Position, Tag};
 use crate::message::Message;
+use crate::trail::Trail;
 
 /// A partition, and a key in it; messages without a key share a lane.
 type LaneId = (u32, Option<Vec<u8>>);
@@ -46,8 +47,10 @@ struct Lane {
 enum Failed {
     /// Waits for its pause to end.
     Waiting(Instant, Box<Incoming>),
-    /// With the application again, or on its way from the broker.
+    /// With the application again.
     Out,
+    /// On its way from the broker, which knows nothing of what it went through here.
+    Coming(Option<Box<Trail>>),
 }
 
 /// What tells a message of a lane from the others: its offset, or else its number.
@@ -116,23 +119,34 @@ impl Stash {
         let Some(at) = position else { return };
         let mut lanes = lock(&self.lanes);
         if !is_void() {
-            lanes.block(lane_of(at.partition, message)).failed.insert(at.offset, Failed::Out);
+            lanes
+                .block(lane_of(at.partition, message))
+                .failed
+                .insert(at.offset, Failed::Coming(message.trail().cloned().map(Box::new)));
         }
     }
 
-    /// Lets a message pass, unless its lane is blocked by another one: then it waits behind.
-    pub(super) fn pass(&self, incoming: Incoming) -> Option<Incoming> {
+    /// Lets a message pass, unless its lane is blocked by another one: then it waits behind. One that the broker brings
+    /// again goes on with the failures that it had.
+    pub(super) fn pass(&self, mut incoming: Incoming) -> Option<Incoming> {
         let mut lanes = lock(&self.lanes);
         if lanes.lanes.is_empty() {
             return Some(incoming);
         }
-        match lanes.lanes.get_mut(&lane_of_incoming(&incoming)) {
-            Some(lane) if !matches!(lane.failed.get(&place_of(&incoming).1), Some(Failed::Out)) => {
-                lane.behind.push_back(incoming);
-                None
+        let Some(lane) = lanes.lanes.get_mut(&lane_of_incoming(&incoming)) else { return Some(incoming) };
+        match lane.failed.get_mut(&place_of(&incoming).1) {
+            Some(Failed::Out) => {}
+            Some(coming @ Failed::Coming(_)) => {
+                if let Failed::Coming(Some(trail)) = std::mem::replace(coming, Failed::Out) {
+                    *incoming.message.trail_mut() = *trail;
+                }
             }
-            _ => Some(incoming),
+            Some(Failed::Waiting(..)) | None => {
+                lane.behind.push_back(incoming);
+                return None;
+            }
         }
+        Some(incoming)
     }
 
     /// A message was settled for good: its lane, if it was blocked by it alone, goes on.
@@ -170,7 +184,10 @@ impl Stash {
         let mut first = lane.failed.first_entry()?;
         match std::mem::replace(first.get_mut(), Failed::Out) {
             Failed::Waiting(_, incoming) => Some(*incoming),
-            Failed::Out => None,
+            other @ (Failed::Out | Failed::Coming(_)) => {
+                first.insert(other);
+                None
+            }
         }
     }
 
@@ -273,10 +290,12 @@ mod tests {
     #[test]
     fn what_the_broker_brings_again_passes_in_front_of_its_lane() {
         let stash = Stash::default();
-        let first = message(1, 0, "a");
+        let mut first = message(1, 0, "a");
+        first.message.trail_mut().failures = 2;
         stash.expect(first.position, &first.message, || false);
         assert!(stash.pass(message(2, 0, "a")).is_none());
-        let again = stash.pass(first).unwrap();
+        let again = stash.pass(message(1, 0, "a")).unwrap();
+        assert_eq!(again.message.trail().map(|t| t.failures), Some(2), "its failures are forgotten");
         stash.settled(again.position, again.tag, &again.message);
         assert_eq!(stash.take_ready().unwrap().tag.seq, 2);
     }
