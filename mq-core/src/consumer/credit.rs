@@ -140,7 +140,7 @@ mod loom_tests {
             {
                 let mut waiting = std::pin::pin!(credit.room());
                 let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-                drop(waiting.as_mut().poll(&mut cx));
+                let _ = waiting.as_mut().poll(&mut cx);
             }
             block_on(credit.room());
             other.join().unwrap();
