@@ -10,18 +10,12 @@ use lapin::options::{BasicGetOptions, BasicNackOptions};
 use mq_core::driver::{AckNow, Arrival, Consumer, Control, Flushed, Incoming, Settle, Tag};
 use mq_core::protocol::objects;
 use mq_core::{Error, Result};
-use tokio::time::Instant;
 
 use crate::connection::Admin;
 use crate::consumer::next_consumer;
 use crate::convert;
 use crate::error::{self, BACKEND};
 use crate::topology;
-
-/// How long a queue may take to show what it got back.
-const SEEN_BACK: Duration = Duration::from_millis(500);
-/// Pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Reads what is in a queue now.
 #[derive(Debug)]
@@ -33,7 +27,7 @@ pub(crate) struct QueueBrowser {
     left: Mutex<VecDeque<(String, u32)>>,
     /// Messages that were got.
     seq: AtomicU64,
-    queue: String,
+    queues: Vec<String>,
     paused: AtomicBool,
     returned: AtomicBool,
 }
@@ -48,13 +42,14 @@ impl QueueBrowser {
                 None => {}
             }
         }
+        let queues = left.iter().map(|(name, _)| name.clone()).collect();
         Ok(Self {
             id: next_consumer(),
             admin: admin.clone(),
             channel: admin.channel().await?,
             left: Mutex::new(left),
             seq: AtomicU64::new(0),
-            queue: queue.to_owned(),
+            queues,
             paused: AtomicBool::new(false),
             returned: AtomicBool::new(false),
         })
@@ -106,26 +101,7 @@ impl QueueBrowser {
             self.channel.close(200, "bye".into()).await
         };
         error::within("end a browse", self.admin.grace(), work).await?;
-        self.seen_back().await
-    }
-
-    /// The queue takes messages back a moment after the answer. Waits a little until it shows them; where a consumer
-    /// takes them at once, it never does.
-    async fn seen_back(&self) -> Result<()> {
-        let got = self.seq.load(Ordering::Relaxed);
-        let deadline = Instant::now() + SEEN_BACK;
-        while Instant::now() < deadline {
-            let mut count = 0;
-            for name in [self.queue.clone(), objects::again(&self.queue)] {
-                let found = topology::find_queue(&self.admin, &name).await?;
-                count += found.map_or(0, |q| u64::from(q.message_count()));
-            }
-            if count >= got {
-                break;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
+        topology::seen_back(&self.admin, &self.queues, self.seq.load(Ordering::Relaxed)).await
     }
 }
 

@@ -17,11 +17,13 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use mq_core::driver::Flushed;
+use mq_core::protocol::objects;
 use mq_core::{Error, Kind, Result};
 
 use crate::connection::Admin;
 use crate::error::{self, BACKEND};
 use crate::ledger::Ledger;
+use crate::topology;
 
 /// A consuming channel. It closes when it is dropped; what it held comes again.
 #[derive(Debug)]
@@ -293,7 +295,14 @@ impl Inbox {
         if !self.is_alive() {
             return flushed;
         }
-        flushed.and(error::within("close a consumer", self.admin.grace(), self.leave()).await)
+        let held = self.state().ledger.held() as u64;
+        error::within("close a consumer", self.admin.grace(), self.leave()).await?;
+        let mut queues = vec![self.queue.clone()];
+        if self.state().streams.len() > 1 {
+            queues.push(objects::again(&self.queue));
+        }
+        topology::seen_back(&self.admin, &queues, held).await?;
+        flushed
     }
 
     async fn leave(&self) -> lapin::Result<()> {

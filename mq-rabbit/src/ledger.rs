@@ -62,6 +62,11 @@ impl Ledger {
         true
     }
 
+    /// Deliveries that are neither acknowledged nor settled.
+    pub(crate) fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| **slot == Slot::Held).count()
+    }
+
     /// Takes the recorded acks out, to be put on the wire now.
     pub(crate) fn flush(&mut self) -> Acks {
         let mut acks = Acks::default();
@@ -120,7 +125,9 @@ mod tests {
     fn nothing_is_settled_twice() {
         let mut l = ledger(3);
         assert!(l.ack(1) && !l.ack(1) && !l.settle(1));
+        assert_eq!(l.held(), 2);
         assert!(l.settle(2) && !l.ack(2));
+        assert_eq!(l.held(), 1);
         assert!(!l.ack(0) && !l.ack(4));
         // The last of the row was rejected: the ack must name the one that was acknowledged.
         assert_eq!(l.flush(), Acks { up_to: Some(1), single: vec![] });

@@ -1,5 +1,7 @@
 //! Declares, binds, deletes, asks: each on a throw-away channel, because a refusal closes the channel.
 
+use std::time::Duration;
+
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     QueuePurgeOptions,
@@ -9,12 +11,18 @@ use lapin::{ExchangeKind as NativeKind, Queue};
 use mq_core::driver::{Applied, Change, Count, Depth, Described, Query, Sort};
 use mq_core::protocol::objects;
 use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, QueueSpec, Result};
+use tokio::time::Instant;
 
 use crate::connection::Admin;
 use crate::convert;
 use crate::note::Note;
 use crate::plan::{self, Plan};
 use crate::{pattern, topic};
+
+/// How long a queue may take to show what it got back.
+const SEEN_BACK: Duration = Duration::from_millis(500);
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Applies one change.
 pub(crate) async fn apply(admin: &Admin, change: &Change) -> Result<Applied> {
@@ -56,6 +64,26 @@ pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue
             channel.queue_declare(name.into(), options, FieldTable::default()).await
         })
         .await
+}
+
+/// A queue takes messages back a moment after the answer. Waits a little until it shows so many; where somebody else
+/// takes them at once, it never does. The queues must exist: each refused look costs a channel.
+pub(crate) async fn seen_back(admin: &Admin, queues: &[String], count: u64) -> Result<()> {
+    let deadline = Instant::now() + SEEN_BACK;
+    while count > 0 && Instant::now() < deadline {
+        let (mut ready, mut consumers) = (0, 0);
+        for name in queues {
+            if let Some(found) = find_queue(admin, name).await? {
+                ready += u64::from(found.message_count());
+                consumers += found.consumer_count();
+            }
+        }
+        if ready >= count || consumers > 0 {
+            break;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {

@@ -230,7 +230,8 @@ pub(crate) async fn ready(connection: &RabbitConnection, queue: &str) -> u64 {
 pub(crate) async fn until_ready(connection: &RabbitConnection, queue: &str, count: u64) {
     let wait = async {
         while ready(connection, queue).await != count {
-            tokio::task::yield_now().await;
+            // Each look costs a channel number, because the queue has no companion.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     if tokio::time::timeout(PATIENCE, wait).await.is_err() {
