@@ -164,6 +164,12 @@ impl ClientOptions {
         self.background
     }
 
+    /// How long a send may take. For drivers whose native client has a deadline of its own.
+    #[must_use]
+    pub const fn send_deadline(&self) -> Duration {
+        self.send_deadline
+    }
+
     /// The name that the broker shows.
     #[must_use]
     pub fn name(&self) -> &str {

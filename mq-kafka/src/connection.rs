@@ -33,6 +33,8 @@ use crate::{capability, delay, describe, error, export, lock, topology};
 
 /// How long one native request for metadata may take.
 pub(crate) const ASK: Duration = Duration::from_secs(5);
+/// The shortest time the native client is given for a delivery, whatever the deadline of a send is.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// Step of the wait for the first metadata: between two steps a refusal of our credentials is noticed.
 const STEP: Duration = Duration::from_millis(250);
 
@@ -74,6 +76,7 @@ pub fn backend() -> Backend {
         let config = KafkaConfig::from_parsed(url)?;
         let named = options.name().is_empty();
         let config = if named { config } else { config.client_id(options.name()) };
+        let config = config.delivery_timeout(options.send_deadline().max(SHORTEST));
         KafkaConnector::new(config.namespace(options.prefix()).forwards(options.background_work()))
     })
 }

@@ -84,6 +84,7 @@ pub(crate) fn classify(code: Code) -> (Kind, Status, Fate) {
 pub(crate) fn code_of(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::Transaction(e) => Some(e.code()),
+        KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     }
 }
@@ -157,6 +158,12 @@ mod tests {
         let cause = std::error::Error::source(&error).expect("the native error stays below");
         let shown = format!("{error} {error:?} {cause} {cause:?}");
         assert!(shown.contains("refused") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn an_administrative_call_that_was_cut_off_is_tried_again() {
+        let cut = of("declare", KafkaError::AdminOp(Code::BrokerTransportFailure));
+        assert_eq!((cut.kind(), cut.status()), (Kind::Disconnected, Status::Temporary));
     }
 
     #[test]

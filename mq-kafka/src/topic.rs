@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mq_core::driver::{Position, Receipt, Sort, Target};
-use mq_core::{Kind, Result};
+use mq_core::{Error, Fate, Kind, Result};
 use rdkafka::Message as _;
 use rdkafka::producer::DeliveryResult;
 use tokio::sync::Notify;
@@ -117,6 +117,12 @@ impl Topic {
                 if failed.kind() == Kind::NotFound {
                     self.doubtful.store(true, Ordering::Release);
                     return Err(self.target.not_found().with_backend(error::BACKEND));
+                }
+                if failed.kind() == Kind::Timeout {
+                    // The native client has given up, not the sender: it has a deadline of its own and sends again.
+                    let text = "the broker has not confirmed the message in time";
+                    let lost = Error::disconnected(text).with_fate(Fate::Unknown);
+                    return Err(lost.with_backend(error::BACKEND).with_source(failed));
                 }
                 Err(failed)
             }
