@@ -32,11 +32,13 @@ impl Events {
         let Some(code) = error::code_of(error) else { return };
         tracing::debug!(target: "mq_kafka", ?code, reason, "native client");
         match code {
-            Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed => {
-                let refusal = Error::new(Kind::Unauthenticated, format!("the broker refused us: {reason}"))
-                    .with_backend(error::BACKEND);
-                lock(&self.refusal).get_or_insert(refusal);
-                self.arrived.notify_one();
+            Code::Authentication | Code::SaslAuthenticationFailed => {
+                self.refused(Kind::Unauthenticated, format!("the broker refused us: {reason}"));
+            }
+            Code::SSL => {
+                let text =
+                    "no TLS connection came about; check the authority, the host name and the certificate";
+                self.refused(Kind::ConfigInvalid, format!("{text}: {reason}"));
             }
             Code::AllBrokersDown if !self.interrupted.swap(true, Ordering::AcqRel) => {
                 self.push(Event::Interrupted(error::of_code("all brokers are down", code)));
@@ -47,6 +49,12 @@ impl Events {
             )),
             _ => {}
         }
+    }
+
+    fn refused(&self, kind: Kind, text: String) {
+        let refusal = Error::new(kind, mq_core::text::escape(&text).to_string()).with_backend(error::BACKEND);
+        lock(&self.refusal).get_or_insert(refusal);
+        self.arrived.notify_one();
     }
 
     pub(crate) fn push(&self, event: Event) {

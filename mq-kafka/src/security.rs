@@ -29,6 +29,12 @@ impl Mechanism {
     }
 
     fn parse(text: &str) -> Result<Self> {
+        if text.eq_ignore_ascii_case("OAUTHBEARER") {
+            return Err(Error::unsupported(
+                "OAUTHBEARER: the native client cannot hand tokens to its administrative part; use SCRAM or a client \
+                 certificate",
+            ));
+        }
         [Self::Plain, Self::ScramSha256, Self::ScramSha512]
             .into_iter()
             .find(|m| m.as_str().eq_ignore_ascii_case(text))
@@ -129,6 +135,13 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_refused_and_the_way_out_is_named() {
+        let refused = Mechanism::parse("oauthbearer").unwrap_err();
+        assert_eq!(refused.kind(), mq_core::Kind::Unsupported);
+        assert!(refused.to_string().contains("SCRAM"), "{refused}");
+    }
 
     #[test]
     fn loopback() {

@@ -67,6 +67,8 @@ struct Part {
     unreadable: BTreeMap<i64, &'static str>,
     /// Messages that were moved to the tail while the application held them.
     moved: BTreeSet<i64>,
+    /// The message that is being copied to the tail, and whether it was acknowledged meanwhile: too late.
+    moving: Option<(i64, bool)>,
     /// Moves with each change of the tracker that a commit would show.
     version: u64,
     /// The version of the last ack.
@@ -333,7 +335,10 @@ impl Shared {
             let (partition, offset) = tag::place(*tag);
             match state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) {
                 Some(part) if tag.consumer == self.id => {
-                    if part.tracker.ack(offset) {
+                    if let Some((_, late)) = part.moving.as_mut().filter(|(n, _)| *n == offset) {
+                        *late = true;
+                        void.push(*tag);
+                    } else if part.tracker.ack(offset) {
                         part.version += 1;
                         part.acked = part.version;
                         part.unreadable.remove(&offset);
@@ -485,27 +490,34 @@ impl Shared {
         after.ahead.len() <= before.ahead.len() || fits_well(&after, &part.deaths)
     }
 
-    /// The oldest held message of a partition that nothing else is being done with.
-    pub(super) fn oldest(&self, partition: i32) -> Option<(Tag, Message)> {
-        let state = lock(&self.state);
-        let part = state.parts.get(&partition).filter(|p| !p.leaving && !p.staged)?;
+    /// Takes the oldest held message of a partition that nothing else is being done with, to copy it to the tail: an
+    /// ack of its delivery is void from now on.
+    pub(super) fn begin_move(&self, partition: i32) -> Option<(Tag, Message)> {
+        let mut state = lock(&self.state);
+        let part = state.parts.get_mut(&partition).filter(|p| !p.leaving && !p.staged)?;
         let (offset, message) = part.tracker.oldest().filter(|(n, _)| !part.unreadable.contains_key(n))?;
-        Some((tag::of(self.id, part.epoch, partition, offset), message.clone()))
+        let taken = (tag::of(self.id, part.epoch, partition, offset), message.clone());
+        part.moving = Some((offset, false));
+        Some(taken)
     }
 
-    /// A copy of a held message lies at the tail: an ack of this delivery is void.
-    pub(super) fn moved_away(&self, tag: Tag) {
+    /// The copy lies at the tail, or it does not: then what was acknowledged meanwhile is delivered again.
+    pub(super) fn end_move(&self, tag: Tag, copied: bool) {
         let mut state = lock(&self.state);
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
         let Some(part) = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) else { return };
-        if part.tracker.ack(offset) {
+        let late = part.moving.take().is_some_and(|(_, late)| late);
+        if copied && part.tracker.ack(offset) {
             part.version += 1;
             let waiting = ready.len();
             ready.retain(|i| i.tag != tag);
-            if ready.len() == waiting {
+            if ready.len() == waiting && !late {
                 part.moved.insert(offset);
             }
+        } else if late {
+            drop(state);
+            self.again(tag);
         }
     }
 
@@ -549,6 +561,7 @@ impl Shared {
                 (part.epoch, part.tracker, part.deaths) = (epoch, tracker, deaths);
                 part.unreadable.clear();
                 part.moved.clear();
+                part.moving = None;
                 part.version += 1;
             }
         }

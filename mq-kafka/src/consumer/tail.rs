@@ -31,14 +31,13 @@ impl Tail {
             if span < SPAN && fits(snapshot, deaths) {
                 continue;
             }
-            let Some((tag, message)) = shared.oldest(*partition) else { continue };
+            let Some((tag, message)) = shared.begin_move(*partition) else { continue };
             let target = Target::queue(&shared.plan.topic);
             let producer = KafkaProducer::new(Arc::clone(&link), link.topics.get(&target), None);
-            match self.runtime.block_on(copy(&producer, message)) {
-                Ok(()) => {
-                    shared.moved_away(tag);
-                    shared.commits.ask();
-                }
+            let copied = self.runtime.block_on(copy(&producer, message));
+            shared.end_move(tag, copied.is_ok());
+            match copied {
+                Ok(()) => _ = shared.commits.ask(),
                 // It stays, and the next commit tries again.
                 Err(error) => tracing::warn!(target: "mq_kafka", %error, "a stuck message was not moved"),
             }

@@ -10,6 +10,7 @@ mod group;
 mod half;
 mod produce;
 mod rebalance;
+mod security;
 #[path = "../support/mod.rs"]
 mod support;
 mod topology;
@@ -70,11 +71,14 @@ async fn run_victim(queue: &str) {
     assert!(!status.success());
 }
 
+/// How long one test may take.
+const LIMIT: Duration = Duration::from_secs(240);
+
 fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
     Trial::test(name, move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let run = async { tokio::time::timeout(Duration::from_secs(120), test()).await };
-        runtime.block_on(run).map_err(|_| Failed::from("not done after 120 s"))
+        let run = async { tokio::time::timeout(LIMIT, test()).await };
+        runtime.block_on(run).map_err(|_| Failed::from(format!("not done after {LIMIT:?}")))
     })
 }
 
@@ -88,6 +92,7 @@ fn trials() -> Vec<Trial> {
         delay::trials(),
         transaction::trials(),
         half::trials(),
+        security::trials(),
     ]
     .into_iter()
     .flatten()

@@ -1,10 +1,15 @@
 //! What a change of owners does to partitions.
 
+use mq_kafka::GroupProtocol;
+
+use super::support::Inbox;
 use super::*;
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         every_message_once_over_a_rebalance,
+        what_is_acknowledged_stays_so_through_a_storm,
+        the_new_group_protocol_keeps_acks_through_a_storm,
         a_revoked_partition_is_released_then_lost,
         a_partition_that_comes_back_after_a_pause_is_read,
         many_closes_at_once_leave_the_group_at_once
@@ -36,6 +41,67 @@ async fn every_message_once_over_a_rebalance() {
     second.nothing().await;
     second.close().await;
     bed.close().await;
+}
+
+async fn what_is_acknowledged_stays_so_through_a_storm() {
+    storm(GroupProtocol::Classic).await;
+}
+
+async fn the_new_group_protocol_keeps_acks_through_a_storm() {
+    storm(GroupProtocol::Consumer).await;
+}
+
+/// Ten members come and go while one stays: what was confirmed never comes again, and nothing is left out.
+async fn storm(protocol: GroupProtocol) {
+    const MESSAGES: u64 = 600;
+    let bed = Bed::with(config().group_protocol(protocol)).await;
+    let queue = bed.queue("storm", 4).await;
+    bed.texts(&Target::queue(&queue), 600).await;
+    let mut stays = bed.shared(&queue).await;
+    let (mut done, mut perhaps) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..10 {
+        let mut guest = bed.shared(&queue).await;
+        for _ in 0..4 {
+            work(&mut stays, &mut done, &mut perhaps).await;
+            work(&mut guest, &mut done, &mut perhaps).await;
+        }
+        guest.close().await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while (done.union(&perhaps).count() as u64) < MESSAGES && Instant::now() < deadline {
+        work(&mut stays, &mut done, &mut perhaps).await;
+    }
+    assert!(
+        done.union(&perhaps).copied().eq(0..MESSAGES),
+        "{} confirmed, {} more",
+        done.len(),
+        perhaps.len()
+    );
+    stays.close().await;
+    bed.close().await;
+}
+
+/// Takes a few and acknowledges them; those whose confirm failed may come again.
+async fn work(inbox: &mut Inbox, done: &mut BTreeSet<u64>, perhaps: &mut BTreeSet<u64>) {
+    inbox.changes.clear();
+    let got = inbox.some(8, Duration::from_millis(100)).await;
+    let tags: Vec<_> = got.iter().map(|d| d.tag).collect();
+    inbox.consumer.ack(&tags);
+    assert!(inbox.some(0, Duration::ZERO).await.is_empty());
+    let void = |tag| inbox.changes.iter().any(|c| matches!(c, Arrival::AckLost(tags) if tags.contains(tag)));
+    let confirmed = inbox.consumer.flush().await.is_ok();
+    for (delivery, number) in got.iter().zip(numbers(&got)) {
+        assert!(!done.contains(&number), "{number} was confirmed and comes again");
+        if confirmed && !void(&delivery.tag) {
+            done.insert(number);
+        } else if !void(&delivery.tag) {
+            perhaps.insert(number);
+        }
+    }
+}
+
+fn numbers(got: &[mq_core::driver::Incoming]) -> Vec<u64> {
+    texts(got).iter().map(|t| t.parse().unwrap()).collect()
 }
 
 async fn a_revoked_partition_is_released_then_lost() {

@@ -5,10 +5,15 @@ pub(crate) fn url(variable: &str, broker: &str) -> Option<String> {
     if let Ok(url) = std::env::var(variable) {
         return Some(url);
     }
+    state(broker)?["url"].as_str().map(str::to_owned)
+}
+
+/// What `cargo xtask brokers` wrote down about a broker.
+pub(crate) fn state(broker: &str) -> Option<serde_json::Value> {
     let exe = std::env::current_exe().ok()?;
     let state = exe.ancestors().map(|p| p.join("brokers/state.json")).find(|p| p.exists())?;
-    let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
-    state["brokers"][broker]["url"].as_str().map(str::to_owned)
+    let mut state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
+    state["brokers"].get_mut(broker).map(serde_json::Value::take)
 }
 
 /// The addresses in a URL.

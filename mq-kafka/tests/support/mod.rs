@@ -3,7 +3,7 @@
 mod broker;
 pub(crate) mod wire;
 
-pub(crate) use broker::url;
+pub(crate) use broker::{state, url};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

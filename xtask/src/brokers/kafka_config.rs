@@ -35,7 +35,8 @@ const LISTENERS: [(&str, &str, &str, &str); 9] = [
     ("SASL_TLS", "SASL_SSL", "sasl_tls", "sasl_tls"),
 ];
 
-/// Settings that no node changes: small, quick to form groups and to come back after a kill.
+/// Settings that no node changes: small, quick to form groups and to come back after a kill, which also means that what
+/// was made and deleted before is not gone through again.
 const COMMON: &str = "\
 process.roles=broker,controller
 inter.broker.listener.name=PLAINTEXT
@@ -53,6 +54,7 @@ num.network.threads=2
 num.io.threads=4
 log.segment.delete.delay.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+metadata.log.max.record.bytes.between.snapshots=65536
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 ";
