@@ -170,7 +170,8 @@ fn read(topic: &str, seen: &Seen, to_the_end: bool) {
     }
     consumer.assign(&list).expect("an assignment");
     let mut ended = std::collections::BTreeSet::new();
-    while !seen.stop.load(Ordering::Acquire) && !(to_the_end && ended.len() == PARTITIONS as usize) {
+    let all = if to_the_end { PARTITIONS as usize } else { usize::MAX };
+    while !seen.stop.load(Ordering::Acquire) && ended.len() < all {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => seen.take(record.payload().unwrap_or_default()),
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
@@ -192,8 +193,8 @@ impl Copiers {
     /// Kills the one that runs for the longest time.
     fn kill(&mut self) -> std::io::Result<()> {
         let mut oldest = self.1.remove(0);
-        oldest.kill()?;
-        oldest.wait().map(drop)
+        let killed = oldest.kill();
+        oldest.wait().and(killed)
     }
 }
 

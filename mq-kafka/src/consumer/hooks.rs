@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mq_core::driver::{Arrival, Release};
-use mq_core::{Error, Result};
+use mq_core::{Error, Kind, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
@@ -68,7 +68,7 @@ impl ConsumerContext for Reading {
             _ => self.revoke(consumer, &partitions, list),
         };
         if let Err(failed) = done {
-            self.shared.die(failed.with_status(mq_core::Status::Temporary));
+            self.shared.die(passing(failed));
         }
     }
 }
@@ -176,6 +176,15 @@ impl Reading {
     }
 }
 
+/// What could not be taken over in time, with the broker just coming back, is taken over by a consumer that is opened
+/// anew; what was refused is not.
+fn passing(failed: Error) -> Error {
+    if matches!(failed.kind(), Kind::PermissionDenied | Kind::Unauthenticated | Kind::NotFound) {
+        return failed;
+    }
+    Error::disconnected(failed.message().to_owned()).with_backend(error::BACKEND).with_source(failed)
+}
+
 fn release(shared: &Arc<Shared>, number: u64) -> Release {
     let shared: Weak<Shared> = Arc::downgrade(shared);
     Release::new(move || {
@@ -193,4 +202,17 @@ pub(super) fn ends(code: Code) -> bool {
 /// The consumer's end for a code.
 pub(super) fn end(code: Code) -> Error {
     error::of_code("the consumer cannot go on", code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_take_over_that_came_too_early_is_tried_again() {
+        let late = error::of_code("the partition's start was not read", Code::OperationTimedOut);
+        assert_eq!(passing(late).kind(), Kind::Disconnected);
+        let refused = error::of_code("the group's offsets were not read", Code::GroupAuthorizationFailed);
+        assert_eq!(passing(refused).kind(), Kind::PermissionDenied);
+    }
 }
