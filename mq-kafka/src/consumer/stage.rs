@@ -15,6 +15,9 @@ use super::tag;
 use crate::connection::ASK;
 use crate::error;
 
+/// How often the broker is asked what it has stored.
+const ASKS: usize = 4;
+
 /// Partitions of one consumer that a transaction holds: nothing else is committed for them until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -80,20 +83,36 @@ impl Staged {
         self.shared.applied(&self.tags, &self.stored);
     }
 
-    /// After an unknown outcome: true if the broker has stored the acks. Blocks.
-    pub(crate) fn is_stored(&self) -> bool {
-        let Some(native) = self.shared.native() else { return false };
+    /// After an unknown outcome: whether the broker has stored the acks; `None` if it does not say. Blocks.
+    pub(crate) fn is_stored(&self) -> Option<bool> {
+        (0..ASKS).find_map(|_| self.ask())
+    }
+
+    fn ask(&self) -> Option<bool> {
+        let native = self.shared.native()?;
         let mut asked = TopicPartitionList::with_capacity(self.stored.len());
         for stored in &self.stored {
             asked.add_partition(self.topic(), stored.partition);
         }
-        let Ok(found) = native.committed_offsets(asked, ASK) else { return false };
-        self.stored.iter().all(|stored| {
+        // The answer is held back until no transaction is open on them.
+        let found = native.committed_offsets(asked, ASK).ok()?;
+        let all = self.stored.iter().all(|stored| {
             let element = found.find_partition(self.topic(), stored.partition);
             element.and_then(|e| position(&e)).is_some_and(|place| {
                 place.base == stored.snapshot.base && place.ahead == stored.snapshot.ahead
             })
-        })
+        });
+        Some(all)
+    }
+
+    /// Nobody knows whether the broker has stored the acks: neither to deliver them again nor to store anything over
+    /// them would be right. The consumer ends, and one that is opened anew goes on where the broker says.
+    pub(crate) fn give_up(mut self) {
+        let why =
+            "nobody knows whether a transaction was committed; its consumer reads on from what is stored";
+        self.shared.die(Error::disconnected(why).with_backend(error::BACKEND));
+        // They stay taken: the last commit of the consumer must leave them out.
+        self.partitions.clear();
     }
 }
 

@@ -81,7 +81,11 @@ fn attempt(
             Ok(()) => return Ok(()),
             Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {}
             Err(KafkaError::Transaction(e)) if e.txn_requires_abort() => {
-                return Err(undo(producer, KafkaError::Transaction(e), deadline));
+                return Err(match undo(producer, KafkaError::Transaction(e), deadline) {
+                    // The commit may have been on its way, and an abort that fails does not tell that it was not done.
+                    Failed::Spoilt(why) => Failed::Unknown(why),
+                    told => told,
+                });
             }
             Err(failed) => return Err(Failed::Unknown(error::of("the commit was not answered", failed))),
         }
@@ -162,11 +166,13 @@ fn finish(
             // stored offsets tell whether the acks count.
             renew(link, producer);
             for (one, acks) in staged.into_iter().zip(work.acks.values()) {
-                if one.is_stored() {
-                    one.applied();
-                } else {
-                    drop(one);
-                    acks.give_back();
+                match one.is_stored() {
+                    Some(true) => one.applied(),
+                    Some(false) => {
+                        drop(one);
+                        acks.give_back();
+                    }
+                    None => one.give_up(),
                 }
             }
             Err(why.with_fate(Fate::Unknown))
