@@ -71,14 +71,13 @@ pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue
 pub(crate) async fn seen_back(admin: &Admin, queues: &[String], count: u64) -> Result<()> {
     let deadline = Instant::now() + SEEN_BACK;
     while count > 0 && Instant::now() < deadline {
-        let (mut ready, mut consumers) = (0, 0);
+        let mut ready = 0;
         for name in queues {
             if let Some(found) = find_queue(admin, name).await? {
                 ready += u64::from(found.message_count());
-                consumers += found.consumer_count();
             }
         }
-        if ready >= count || consumers > 0 {
+        if ready >= count {
             break;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
