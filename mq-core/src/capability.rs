@@ -367,6 +367,6 @@ mod tests {
         assert!(text.contains("delay (conditional on x)") && text.contains("priority"), "{text}");
         assert!(Requirements::new().ability(Ability::Delay).allow_conditional().check(&can).is_ok());
         assert!(can.check(Ability::Topics).is_err());
-        assert!(can.explain().lines().count() == Ability::ALL.len() + 3);
+        assert!(can.explain().lines().count() == Ability::ALL.len() + 4);
     }
 }

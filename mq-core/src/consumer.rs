@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop;
+
 use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::within;
@@ -174,7 +176,12 @@ impl Consumer {
             if let Some(delivery) = self.next_ready() {
                 return Ok(delivery);
             }
-            self.fill().await?;
+            // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
+            coop::consume_budget().await;
+            if !self.fill_now() {
+                // Boxed, so that the common case does not carry the size of the rare one.
+                Box::pin(self.fill()).await?;
+            }
         }
     }
 
@@ -243,6 +250,17 @@ impl Consumer {
         None
     }
 
+    /// Takes what the driver has at hand. False if it has nothing, or something that takes more to sort.
+    #[inline]
+    fn fill_now(&mut self) -> bool {
+        let Some(session) = &self.session else { return false };
+        let filled = !self.shown && !self.core.is_paused() && session.fill_now(&mut self.arrivals);
+        if filled {
+            self.deaths = 0;
+        }
+        filled
+    }
+
     /// Brings at least one arrival, or a new session.
     async fn fill(&mut self) -> Result<()> {
         let Some(session) = &self.session else {
@@ -251,8 +269,6 @@ impl Consumer {
         if self.shown {
             return Err(self.core.explain(Error::closed("browse, which has shown all there was,")));
         }
-        // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
-        tokio::task::coop::consume_budget().await;
         let browsing = matches!(self.core.options.mode, Mode::Browse) && session.credit.free() > 0;
         let filled = if self.core.is_paused() {
             self.arrivals.move_to(&mut self.buffer);

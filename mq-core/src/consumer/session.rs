@@ -108,14 +108,35 @@ impl Session {
                 () = stash.changed() => Ok(()),
             };
         }
-        if !self.receive_now(arrivals.list())? {
+        if arrivals.is_empty() {
             self.receive(arrivals.list()).await?;
         }
-        match arrivals.messages_only() {
-            Some(n) => self.credit.take(u32::try_from(n).unwrap_or(u32::MAX)),
-            None => self.sort(arrivals.list(), buffer).await,
+        if !self.count_messages(arrivals) {
+            self.sort(arrivals.list(), buffer).await;
         }
         Ok(())
+    }
+
+    /// Takes what the driver has at hand, as far as there is credit for it. False if that is nothing, or more than
+    /// messages: then [`fill`](Self::fill) goes on with what there is, and meets an error again.
+    #[inline]
+    pub(super) fn fill_now(&self, arrivals: &mut Arrivals) -> bool {
+        let free = self.credit.free() as usize;
+        free > 0
+            && self.pump.is_none()
+            && self.driver.try_receive(arrivals.list(), free).unwrap_or(false)
+            && !arrivals.is_empty()
+            && self.count_messages(arrivals)
+    }
+
+    /// Counts arrivals that are messages alone; false if there are others.
+    #[inline]
+    fn count_messages(&self, arrivals: &Arrivals) -> bool {
+        let messages = arrivals.messages_only();
+        if let Some(n) = messages {
+            self.credit.take(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        messages.is_some()
     }
 
     /// As [`fill`](Self::fill) while the consumer is paused: hears of changes and of the end alone.
@@ -132,13 +153,6 @@ impl Session {
                 Ok(())
             }
         }
-    }
-
-    /// What the driver has at hand, as far as there is credit for it.
-    #[inline]
-    fn receive_now(&self, arrivals: &mut Vec<Arrival>) -> Result<bool> {
-        let free = self.credit.free() as usize;
-        if free > 0 { self.driver.try_receive(arrivals, free) } else { Ok(false) }
     }
 
     /// One receive of the driver: as many as there is credit for, or changes only while there is none.

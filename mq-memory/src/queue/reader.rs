@@ -144,7 +144,9 @@ impl QueueConsumer {
         let (taken, expired) = self.pop(&mut hold, max, park.filter(|_| !reported));
         self.deliver(&hold, into, taken);
         drop(hold);
-        self.queue.expire(&self.broker, expired);
+        if !expired.is_empty() {
+            self.queue.expire(&self.broker, expired);
+        }
         Ok(reported || taken > 0)
     }
 
@@ -195,10 +197,10 @@ impl QueueConsumer {
     /// Hands the newest `taken` of the held messages to the consumer. Copies are made outside the queue's lock.
     fn deliver(&self, hold: &Hold, into: &mut Vec<Arrival>, taken: usize) {
         into.reserve(taken);
-        into.extend(hold.held.newest(taken).map(|(seq, entry)| {
+        for (seq, entry) in hold.held.newest(taken) {
             let incoming = Incoming::new(self.reader.tag(seq), entry.message.clone());
-            Arrival::Delivery(incoming.with_deaths(entry.deaths))
-        }));
+            into.push(Arrival::Delivery(incoming.with_deaths(entry.deaths)));
+        }
     }
 
     /// Waits for something to take, after a first [`take`](Self::take) found nothing.
