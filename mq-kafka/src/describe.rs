@@ -159,3 +159,8 @@ pub(crate) fn starts(
     }
     Ok(starts)
 }
+
+/// Where each partition ends now. Blocks.
+pub(crate) fn ends(link: &Link, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+    partitions.iter().map(|p| Ok((*p, watermarks(link, topic, *p)?.1))).collect()
+}

@@ -53,7 +53,7 @@ impl ConnectionInfo {
 pub struct CoreDuties {
     /// Exchanges, routed at publish; the driver's exchange role is never opened.
     pub exchanges: bool,
-    /// Retry and dead-lettering by a stored copy, then an ack; the driver never sees [`Settle::Move`].
+    /// Retry and dead-lettering by a stored copy, then an ack; the driver never sees [`Settle::Move`](super::Settle::Move).
     pub retry: bool,
     /// Expiry, judged when a message arrives.
     pub expiry: bool,

@@ -23,7 +23,8 @@ pub(crate) struct Plan {
     pub(super) starts: BTreeMap<i32, i64>,
     /// What a browse leaves out: it was acknowledged beyond the start.
     pub(super) ahead: BTreeMap<i32, Vec<Range<i64>>>,
-    pub(super) browse: bool,
+    /// Where a browse ends in each partition; `None` for those that go on.
+    pub(super) ends: Option<BTreeMap<i32, i64>>,
     /// Read as a queue: nobody else needs what is acknowledged.
     pub(super) queue: bool,
     pub(super) prefetch: usize,
@@ -57,6 +58,7 @@ impl Plan {
                 left_out.insert(partition, place.ahead);
             }
         }
+        let ends = browse.then(|| describe::ends(link, &topic, &partitions)).transpose()?;
         let prefetch = options.prefetch.max(1) as usize;
         Ok(Self {
             topic,
@@ -64,11 +66,22 @@ impl Plan {
             partitions,
             starts,
             ahead: left_out,
-            browse,
+            ends,
             queue: options.mode == Mode::Shared,
             prefetch,
             ttl,
         })
+    }
+
+    /// It shows what is there, and then ends.
+    pub(super) fn is_browse(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// The offset lies where a browse has ended.
+    pub(super) fn is_behind_the_end(&self, partition: i32, offset: i64) -> bool {
+        let ends = self.ends.as_ref().and_then(|ends| ends.get(&partition));
+        ends.is_some_and(|end| offset >= *end)
     }
 
     /// Deliveries are held until they are settled.

@@ -43,7 +43,7 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     if shared.plan.settles() {
         config.set("statistics.interval.ms", hooks::TOLD);
     }
-    if shared.plan.browse {
+    if shared.plan.is_browse() {
         config.set("enable.partition.eof", "true");
     }
     let context = Reading { shared: Arc::clone(shared), events: Arc::clone(&link.events) };
@@ -146,7 +146,7 @@ impl Reader {
             let tracker = Tracker::at(start, ahead);
             resumed.push(Resumed { partition: *partition, tracker, deaths: Deaths::default() });
         }
-        if plan.browse {
+        if plan.is_browse() {
             self.left = plan.partitions.iter().copied().collect();
         }
         self.shared.gained(resumed);
@@ -195,23 +195,33 @@ impl Reader {
             match self.consumer.poll(wait) {
                 None => return,
                 Some(Ok(record)) => {
+                    let (partition, offset) = (record.partition(), record.offset());
+                    if self.shared.plan.is_behind_the_end(partition, offset) {
+                        // What was sent since the open belongs to the next browse.
+                        return self.end_of(partition, batch);
+                    }
                     let (mut message, unreadable) = convert::message(&record);
                     if let Some(ttl) = self.shared.plan.ttl {
                         convert::expire(&mut message, ttl);
                     }
-                    let (partition, offset) = (record.partition(), record.offset());
                     batch.push(Read { partition, offset, message, unreadable, epoch });
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.left.remove(&partition);
-                    if self.shared.plan.browse && self.left.is_empty() {
-                        self.shared.hand_over(batch);
-                        self.shared.exhausted();
+                    if self.shared.plan.is_behind_the_end(partition, offset + 1) {
+                        self.end_of(partition, batch);
                     }
                 }
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.end_of(partition, batch),
                 Some(Err(failed)) => self.failed(&failed),
             }
             wait = Duration::ZERO;
+        }
+    }
+
+    /// A browse has shown all of a partition.
+    fn end_of(&mut self, partition: i32, batch: &mut Vec<Read>) {
+        self.left.remove(&partition);
+        if self.shared.plan.is_browse() && self.left.is_empty() {
+            self.shared.hand_over(batch);
+            self.shared.exhausted();
         }
     }
 

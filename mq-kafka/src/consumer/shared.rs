@@ -261,7 +261,7 @@ impl Shared {
             state.parts.insert(partition, part);
         }
         // To a browse, a receive without a message is the end.
-        if !numbers.is_empty() && !self.plan.browse {
+        if !numbers.is_empty() && !self.plan.is_browse() {
             state.changes.push_back(Arrival::Gained(numbers));
         }
         drop(state);
