@@ -36,7 +36,7 @@ impl QueueBrowser {
     pub(crate) async fn open(admin: &Admin, queue: &str) -> Result<Self> {
         let mut left = VecDeque::new();
         for name in [queue.to_owned(), objects::again(queue)] {
-            match topology::find_queue(admin, &name).await? {
+            match topology::count_queue(admin, &name).await? {
                 Some(found) => left.push_back((name, found.message_count())),
                 None if name == queue => return Err(Error::not_found("queue", queue).with_backend(BACKEND)),
                 None => {}

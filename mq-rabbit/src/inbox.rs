@@ -295,14 +295,23 @@ impl Inbox {
         if !self.is_alive() {
             return flushed;
         }
-        let held = self.state().ledger.held() as u64;
+        let held = self.held();
         error::within("close a consumer", self.admin.grace(), self.leave()).await?;
+        self.seen_back(held).await?;
+        flushed
+    }
+
+    fn held(&self) -> u64 {
+        self.state().ledger.held() as u64
+    }
+
+    /// Waits until the queues show what was given back.
+    async fn seen_back(&self, held: u64) -> Result<()> {
         let mut queues = vec![self.queue.clone()];
         if self.state().streams.len() > 1 {
             queues.push(objects::again(&self.queue));
         }
-        topology::seen_back(&self.admin, &queues, held).await?;
-        flushed
+        topology::seen_back(&self.admin, &queues, held).await
     }
 
     async fn leave(&self) -> lapin::Result<()> {
@@ -323,6 +332,9 @@ impl Inbox {
         if !self.is_alive() {
             return Ok(());
         }
-        error::within("close a consumer", self.admin.grace(), self.channel.close(200, "bye".into())).await
+        let held = self.held();
+        let closed = self.channel.close(200, "bye".into());
+        error::within("close a consumer", self.admin.grace(), closed).await?;
+        self.seen_back(held).await
     }
 }

@@ -10,17 +10,21 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{ExchangeKind as NativeKind, Queue};
 use mq_core::driver::{Applied, Change, Count, Depth, Described, Query, Sort};
 use mq_core::protocol::objects;
-use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, QueueSpec, Result};
+use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, Kind, QueueSpec, Result, Status};
 use tokio::time::Instant;
 
 use crate::connection::Admin;
 use crate::convert;
+use crate::error::BACKEND;
 use crate::note::Note;
 use crate::plan::{self, Plan};
 use crate::{pattern, topic};
 
-/// How long a queue may take to show what it got back.
-const SEEN_BACK: Duration = Duration::from_millis(500);
+/// How long a queue may take to show what it got back: one that nobody else reads, and one whose readers may have
+/// taken it already.
+const SEEN_BACK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+/// An answer that took longer may be none.
+const DOUBTFUL: Duration = Duration::from_millis(200);
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -45,9 +49,9 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
         Query::Exists(Sort::Queue, name) => Ok(Described::Exists(find_queue(admin, name).await?.is_some())),
         Query::Exists(Sort::Exchange, name) => Ok(Described::Exists(exchange_exists(admin, name).await?)),
         Query::Depth(queue) => {
-            let found = find_queue(admin, queue).await?.ok_or_else(|| Error::not_found("queue", queue))?;
+            let found = count_queue(admin, queue).await?.ok_or_else(|| Error::not_found("queue", queue))?;
             // AMQP tells neither what is in flight nor what waits in the delay levels for this queue.
-            let again = find_queue(admin, &objects::again(queue)).await?;
+            let again = count_queue(admin, &objects::again(queue)).await?;
             let copies = again.map_or(0, |q| u64::from(q.message_count()));
             let ready = Count::Exact(u64::from(found.message_count()) + copies);
             Ok(Described::Depth(Depth::new(ready, Count::Unknown, Count::Unknown)))
@@ -56,7 +60,27 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
     }
 }
 
-/// A queue by a passive declare.
+/// A queue with its counts. The broker says "no message, no consumer" also of a quorum queue whose leader has not
+/// answered it within 250 ms ([`stat`]), so a slow answer of that kind is asked for again.
+///
+/// [`stat`]: https://github.com/rabbitmq/rabbitmq-server/blob/main/deps/rabbit/src/rabbit_quorum_queue.erl
+pub(crate) async fn count_queue(admin: &Admin, name: &str) -> Result<Option<Queue>> {
+    let begun = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let found = find_queue(admin, name).await?;
+        let is_empty = found.as_ref().is_some_and(|q| q.message_count() == 0 && q.consumer_count() == 0);
+        if !is_empty || asked.elapsed() < DOUBTFUL {
+            return Ok(found);
+        }
+        if begun.elapsed() >= admin.limit() {
+            let text = format!("the leader of queue `{name}` does not answer the broker; ask again later");
+            return Err(Error::new(Kind::Timeout, text).with_status(Status::Temporary).with_backend(BACKEND));
+        }
+    }
+}
+
+/// A queue by a passive declare; its counts may be wrong, see [`count_queue`].
 pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue>> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     admin
@@ -69,20 +93,24 @@ pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue
 /// A queue takes messages back a moment after the answer. Waits a little until it shows so many; where somebody else
 /// takes them at once, it never does. The queues must exist: each refused look costs a channel.
 pub(crate) async fn seen_back(admin: &Admin, queues: &[String], count: u64) -> Result<()> {
-    let deadline = Instant::now() + SEEN_BACK;
-    while count > 0 && Instant::now() < deadline {
-        let mut ready = 0;
+    if count == 0 {
+        return Ok(());
+    }
+    let start = Instant::now();
+    loop {
+        let (mut ready, mut readers) = (0, 0);
         for name in queues {
-            if let Some(found) = find_queue(admin, name).await? {
+            if let Some(found) = count_queue(admin, name).await? {
                 ready += u64::from(found.message_count());
+                readers += found.consumer_count();
             }
         }
-        if ready >= count {
-            break;
+        let patience = if readers == 0 { SEEN_BACK.0 } else { SEEN_BACK.1 };
+        if ready >= count || start.elapsed() >= patience {
+            return Ok(());
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    Ok(())
 }
 
 pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
