@@ -10,74 +10,88 @@ pub(crate) const BACKEND: &str = "kafka";
 pub(crate) fn classify(code: Code) -> (Kind, Status, Fate) {
     use Fate::{Rejected, Unknown};
     use Status::{Permanent, Temporary};
+    if let Some(kind) = refusal(code) {
+        return (kind, Permanent, Rejected);
+    }
     match code {
         Code::MessageTimedOut | Code::TimedOutQueue | Code::OperationTimedOut | Code::RequestTimedOut => {
             (Kind::Timeout, Temporary, Unknown)
         }
         Code::QueueFull | Code::ThrottlingQuotaExceeded => (Kind::RateLimited, Temporary, Rejected),
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
-            (Kind::TooLarge, Permanent, Rejected)
-        }
+        Code::NotEnoughReplicas => (Kind::Disconnected, Temporary, Rejected),
+        code if passes(code) => (Kind::Disconnected, Temporary, Unknown),
+        _ => (Kind::Unexpected, Permanent, Unknown),
+    }
+}
+
+/// Why nothing was done, where trying again would not help.
+fn refusal(code: Code) -> Option<Kind> {
+    Some(match code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => Kind::TooLarge,
         Code::UnknownTopic
         | Code::UnknownPartition
         | Code::UnknownTopicOrPartition
-        | Code::UnknownTopicId => (Kind::NotFound, Permanent, Rejected),
+        | Code::UnknownTopicId => Kind::NotFound,
         Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed => (Kind::PermissionDenied, Permanent, Rejected),
+        | Code::TransactionalIdAuthorizationFailed => Kind::PermissionDenied,
         Code::Authentication
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState => (Kind::Unauthenticated, Permanent, Rejected),
-        Code::SSL => (Kind::Unauthenticated, Permanent, Rejected),
+        | Code::IllegalSASLState
+        | Code::SSL => Kind::Unauthenticated,
         Code::InvalidMessage | Code::InvalidRecord | Code::InvalidTimestamp | Code::PolicyViolation => {
-            (Kind::InvalidMessage, Permanent, Rejected)
+            Kind::InvalidMessage
         }
-        Code::TopicAlreadyExists => (Kind::AlreadyExists, Permanent, Rejected),
+        Code::TopicAlreadyExists => Kind::AlreadyExists,
         Code::InvalidTopic
         | Code::InvalidConfig
         | Code::InvalidPartitions
         | Code::InvalidReplicationFactor
         | Code::InvalidSessionTimeout
         | Code::InvalidTransactionTimeout
-        | Code::InvalidArgument => (Kind::ConfigInvalid, Permanent, Rejected),
-        Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented => {
-            (Kind::Unsupported, Permanent, Rejected)
-        }
+        | Code::InvalidArgument => Kind::ConfigInvalid,
+        Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented => Kind::Unsupported,
         Code::Fenced
         | Code::ProducerFenced
         | Code::InvalidProducerEpoch
         | Code::FencedInstanceId
         | Code::UnknownMemberId
         | Code::IllegalGeneration
-        | Code::AssignmentLost => (Kind::Fenced, Permanent, Rejected),
-        Code::PurgeQueue | Code::PurgeInflight | Code::NotEnoughReplicasAfterAppend => {
-            (Kind::Disconnected, Temporary, Unknown)
-        }
-        Code::NotEnoughReplicas => (Kind::Disconnected, Temporary, Rejected),
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::Resolve
-        | Code::BrokerDestroy
-        | Code::DestroyBroker
-        | Code::NetworkException
-        | Code::NotLeaderForPartition
-        | Code::LeaderNotAvailable
-        | Code::BrokerNotAvailable
-        | Code::ReplicaNotAvailable
-        | Code::CoordinatorNotAvailable
-        | Code::CoordinatorLoadInProgress
-        | Code::NotCoordinator
-        | Code::WaitingForCoordinator
-        | Code::RebalanceInProgress
-        | Code::Retry
-        | Code::Fatal
-        | Code::OutOfOrderSequenceNumber
-        | Code::UnknownProducerId
-        | Code::ConcurrentTransactions => (Kind::Disconnected, Temporary, Unknown),
-        _ => (Kind::Unexpected, Permanent, Unknown),
-    }
+        | Code::AssignmentLost => Kind::Fenced,
+        _ => return None,
+    })
+}
+
+/// True for what a later connection, leader or coordinator may do, and an earlier one may have done.
+fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PurgeQueue
+            | Code::PurgeInflight
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::BrokerDestroy
+            | Code::DestroyBroker
+            | Code::NetworkException
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::NotCoordinator
+            | Code::WaitingForCoordinator
+            | Code::RebalanceInProgress
+            | Code::Retry
+            | Code::Fatal
+            | Code::OutOfOrderSequenceNumber
+            | Code::UnknownProducerId
+            | Code::ConcurrentTransactions
+    )
 }
 
 /// The code behind an error, where there is one.

@@ -7,8 +7,13 @@ mod sample;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mq::Client;
+use tokio::runtime::Runtime;
 
-pub(crate) use report::{Goals, compare, note_drift, surroundings};
+use crate::Outcome;
+use crate::table::{Row, publish};
+
+pub(crate) use report::{Goals, compare, note_drift};
 pub(crate) use sample::{Contender, Sample, Standing, Watch, contest};
 
 /// How to measure a broker.
@@ -26,6 +31,32 @@ pub(crate) struct Options {
     /// Only cases whose name contains this.
     #[arg(long, default_value = "")]
     pub(crate) only: String,
+}
+
+/// A broker with both sides connected to it; `R` is the raw client's.
+pub(crate) struct Bench<'a, R> {
+    pub(crate) runtime: Runtime,
+    pub(crate) client: Client,
+    pub(crate) raw: R,
+    pub(crate) options: &'a Options,
+}
+
+/// Connects both sides, measures, and publishes the rows under this name.
+pub(crate) fn run<R>(
+    name: &str,
+    options: &Options,
+    connect: impl AsyncFnOnce(&str) -> Outcome<R>,
+    measure: impl FnOnce(&Bench<'_, R>, &mut Vec<String>) -> Outcome<Vec<Row>>,
+) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let client = runtime.block_on(mq::connect(&options.url))?;
+    let raw = runtime.block_on(connect(&options.url))?;
+    let mut notes = report::surroundings(client.product());
+    let bench = Bench { runtime, client, raw, options };
+    let rows = measure(&bench, &mut notes)?;
+    bench.runtime.block_on(bench.client.close())?;
+    publish(name, &rows, &notes)?;
+    Ok(())
 }
 
 impl Options {

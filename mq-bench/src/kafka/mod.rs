@@ -7,14 +7,12 @@ mod transaction;
 
 use bytes::Bytes;
 use mq::prelude::*;
-use tokio::runtime::Runtime;
 
 use crate::Outcome;
 use crate::broker::{
-    Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
-    surroundings,
+    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
 };
-use crate::table::{Row, publish};
+use crate::table::Row;
 use raw::Raw;
 
 /// Windows that are measured, and messages of a round for each.
@@ -26,29 +24,16 @@ const WORKERS: usize = 16;
 /// Messages of a transaction, and transactions of a round.
 const TRANSACTIONS: [(u64, u64); 3] = [(1, 60), (100, 40), (1000, 20)];
 
-struct Bench<'a> {
-    runtime: &'a Runtime,
-    client: Client,
-    raw: Raw,
-    options: &'a Options,
-}
+type Bench<'a> = broker::Bench<'a, Raw>;
 
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let client = runtime.block_on(mq::connect(&options.url))?;
-    let raw = Raw::connect(&options.url)?;
-    let mut notes = surroundings(client.product());
-    let bench = Bench { runtime: &runtime, client, raw, options };
-    let rows = bench.rows(&mut notes)?;
-    runtime.block_on(bench.client.close())?;
-    publish("kafka", &rows, &notes)?;
-    Ok(())
+    broker::run("kafka", options, async |url: &str| Raw::connect(url), |bench, notes| bench.rows(notes))
 }
 
 impl Bench<'_> {
     fn rows(&self, notes: &mut Vec<String>) -> Outcome<Vec<Row>> {
         let topic = self.topic("yardstick")?;
-        self.raw.learn(self.runtime, &self.client, &topic)?;
+        self.raw.learn(&self.runtime, &self.client, &topic)?;
         let first = self.yardstick(&topic);
         let mut rows = Vec::new();
         for size in SIZES {
@@ -151,7 +136,7 @@ impl Bench<'_> {
         let (theirs, mine) = (self.topic("both")?, self.topic("both")?);
         let producer = self.producer(&mine, window);
         let contenders = vec![
-            Contender::new("raw", || self.raw.both(self.runtime, &theirs, n, window, body)),
+            Contender::new("raw", || self.raw.both(&self.runtime, &theirs, n, window, body)),
             Contender::new("ours", || {
                 self.runtime.block_on(async {
                     let group = self.client.topic(mine.as_str()).group(fresh("group")).start(Start::Latest);

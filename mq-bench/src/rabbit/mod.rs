@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mq::prelude::*;
-use tokio::runtime::Runtime;
 
 use crate::Outcome;
 use crate::broker::{
-    Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
-    surroundings,
+    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
 };
-use crate::table::{Row, publish};
+use crate::table::Row;
 use raw::Raw;
 
 /// Messages of a round by window or prefetch: about a second of each.
@@ -26,23 +24,15 @@ const BOTH: (usize, u16) = (64, 100);
 /// How long delayed messages wait: longer than it takes to send them.
 const DELAY: Duration = Duration::from_secs(3);
 
-struct Bench<'a> {
-    runtime: &'a Runtime,
-    client: Client,
-    raw: Raw,
-    options: &'a Options,
-}
+type Bench<'a> = broker::Bench<'a, Raw>;
 
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let client = runtime.block_on(mq::connect(&options.url))?;
-    let raw = runtime.block_on(Raw::connect(&options.url))?;
-    let mut notes = surroundings(client.product());
-    let bench = Bench { runtime: &runtime, client, raw, options };
-    let rows = bench.rows(&mut notes)?;
-    runtime.block_on(bench.client.close())?;
-    publish("rabbit", &rows, &notes)?;
-    Ok(())
+    broker::run(
+        "rabbit",
+        options,
+        async |url: &str| Ok(Raw::connect(url).await?),
+        |bench, notes| bench.rows(notes),
+    )
 }
 
 /// A queue that all contenders use in turns.
