@@ -1,8 +1,9 @@
-//! The literal edges of the trie: a flat table with linear probing, so that a look-up touches one cache line.
+//! The literal edges of the trie, in a flat table, so that a look-up touches one cache line.
 //!
 //! In a large trie nearly all the time of a walk goes into waiting for memory here.
 
 use super::hash::Seeded;
+use super::probed::{self, Probed};
 use super::trie::NONE;
 
 #[derive(Clone, Copy, Debug)]
@@ -12,84 +13,43 @@ struct Slot {
     to: u32,
 }
 
-impl Slot {
-    const EMPTY: Self = Self { from: NONE, word: NONE, to: NONE };
+impl probed::Slot for Slot {
+    const FREE: Self = Self { from: NONE, word: NONE, to: NONE };
+
+    fn is_free(&self) -> bool {
+        self.from == NONE
+    }
 }
 
 /// Edges by node and word. Neither is ever `NONE`, which marks a free slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Edges {
-    /// A power of two, or nothing yet. At most half full.
-    slots: Vec<Slot>,
-    len: usize,
+    slots: Probed<Slot>,
     hash: Seeded,
 }
 
 impl Edges {
-    fn home(&self, from: u32, word: u32) -> usize {
-        let hash = self.hash.of_pair(from, word);
-        hash & (self.slots.len() - 1)
-    }
-
-    /// Where an edge is, or the free slot where it would be.
-    fn find(&self, from: u32, word: u32) -> usize {
-        let mut at = self.home(from, word);
-        loop {
-            let slot = &self.slots[at];
-            if (slot.from == from && slot.word == word) || slot.from == NONE {
-                return at;
-            }
-            at = self.after(at);
-        }
-    }
-
-    fn after(&self, at: usize) -> usize {
-        (at + 1) & (self.slots.len() - 1)
+    fn find(&self, from: u32, word: u32) -> Option<(usize, &Slot)> {
+        let mut probed = self.slots.from(self.hash.of_pair(from, word));
+        probed.find(|(_, slot)| slot.from == from && slot.word == word)
     }
 
     /// The node at the end of an edge, or `NONE`.
     pub(super) fn get(&self, from: u32, word: u32) -> u32 {
-        if self.slots.is_empty() { NONE } else { self.slots[self.find(from, word)].to }
+        self.find(from, word).map_or(NONE, |(_, slot)| slot.to)
     }
 
     /// Adds an edge that is not there.
     pub(super) fn insert(&mut self, from: u32, word: u32, to: u32) {
-        if self.len * 2 >= self.slots.len() {
-            let larger = vec![Slot::EMPTY; (self.slots.len() * 2).max(16)];
-            let old = std::mem::replace(&mut self.slots, larger);
-            old.into_iter().filter(|s| s.from != NONE).for_each(|s| self.place(s));
-        }
-        self.len += 1;
-        self.place(Slot { from, word, to });
+        let hash = &self.hash;
+        self.slots.insert(Slot { from, word, to }, |slot| hash.of_pair(slot.from, slot.word));
     }
 
-    fn place(&mut self, slot: Slot) {
-        let at = self.find(slot.from, slot.word);
-        self.slots[at] = slot;
-    }
-
-    /// Takes an edge away and closes the gap, so that no search stops early.
+    /// Takes an edge away.
     pub(super) fn remove(&mut self, from: u32, word: u32) {
-        if self.slots.is_empty() {
-            return;
-        }
-        let mut gap = self.find(from, word);
-        if self.slots[gap].from == NONE {
-            return;
-        }
-        self.len -= 1;
-        let mut at = self.after(gap);
-        while self.slots[at].from != NONE {
-            let slot = self.slots[at];
-            let mask = self.slots.len() - 1;
-            let travelled = at.wrapping_sub(self.home(slot.from, slot.word)) & mask;
-            if travelled >= at.wrapping_sub(gap) & mask {
-                self.slots[gap] = slot;
-                gap = at;
-            }
-            at = self.after(at);
-        }
-        self.slots[gap] = Slot::EMPTY;
+        let Some((at, _)) = self.find(from, word) else { return };
+        let hash = &self.hash;
+        self.slots.remove(at, |slot| hash.of_pair(slot.from, slot.word));
     }
 }
 
@@ -117,7 +77,7 @@ mod tests {
                     edges.insert(from, word, n);
                     free.insert(n);
                 }
-                prop_assert_eq!(edges.len, plain.len());
+                prop_assert_eq!(edges.slots.len(), plain.len());
                 for (from, word) in (0..6).flat_map(|f| (0..6).map(move |w| (f, w))) {
                     prop_assert_eq!(edges.get(from, word), plain.get(&(from, word)).copied().unwrap_or(NONE));
                 }

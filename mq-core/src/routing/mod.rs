@@ -33,6 +33,7 @@ mod headers;
 mod list;
 mod parallel;
 mod pattern;
+mod probed;
 mod scratch;
 mod shapes;
 mod table;
