@@ -136,7 +136,8 @@ impl Control {
         let living = broker.nodes.iter().filter(|n| life(&broker, n) == Life::Running).count();
         poll(&format!("{} ready", node.name), Deadline::after(allowed), || {
             let answer = probe::ask(broker.product, &node, living);
-            if answer.is_err() && life(&broker, &node) == Life::Gone {
+            // Also when something answered: it may be another server, at a port that this one did not get.
+            if life(&broker, &node) == Life::Gone {
                 return Err(gone(&broker, &node));
             }
             Ok(answer.map_err(|e| e.to_string()))

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use super::catalogue::Name;
 use super::process::{self, Life};
 use super::state::{Broker, Node, Product, Program, Store};
-use super::{kafka, rabbit};
+use super::{kafka, ports, rabbit};
 use crate::clock::{Deadline, poll};
-use crate::{Result, shell};
+use crate::{Error, Result, shell};
 
 /// How long a server may take to end by itself before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
@@ -38,7 +38,23 @@ pub(super) fn start(node: &mut Node) -> Result<()> {
             wait_port(*port, Duration::from_secs(10))?;
         }
     }
+    if life(node) == Life::Gone {
+        own_ports(node)?;
+    }
     node.server.as_mut().map_or(Ok(()), run)
+}
+
+/// Refuses a start that would end at a port in use: meanwhile whoever holds it answers in the server's place.
+fn own_ports(node: &Node) -> Result<()> {
+    let ours = |purpose: &str| purpose != "epmd" && !purpose.starts_with("proxy");
+    let taken = node.ports.iter().find(|(purpose, port)| ours(purpose) && !ports::is_free(**port));
+    taken.map_or(Ok(()), |(purpose, port)| {
+        let name = &node.name;
+        Err(Error::new(format_args!(
+            "port {port} ({purpose}) of {name} is in use by somebody else: end that process, or take {name} down and \
+             up again, which finds other ports and starts without data"
+        )))
+    })
 }
 
 /// Ends a node: its server, and with `helpers` what was started for it too.
@@ -82,4 +98,28 @@ fn wait_port(port: u16, allowed: Duration) -> Result<()> {
         let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
         Ok(connected.map(drop).map_err(|e| e.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_start_at_a_port_in_use_is_refused_but_for_those_of_others() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let node = |purpose: &str| Node {
+            name: "kafka".to_owned(),
+            ports: [(purpose.to_owned(), port)].into(),
+            data: std::path::PathBuf::new(),
+            server: None,
+            helpers: Vec::new(),
+        };
+        let error = start(&mut node("client")).unwrap_err().to_string();
+        assert!(error.contains(&format!("port {port} (client) of kafka is in use")), "{error}");
+        start(&mut node("proxy-2")).unwrap();
+        start(&mut node("epmd")).unwrap();
+    }
 }

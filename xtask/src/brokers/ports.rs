@@ -28,7 +28,12 @@ pub(super) type Ports = BTreeMap<String, u16>;
 /// # Errors
 /// When every block has a port in use.
 pub(super) fn choose(name: Name) -> Result<Vec<Ports>> {
-    pick(name, |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+    pick(name, is_free)
+}
+
+/// True if nobody listens there.
+pub(super) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// The ports when nothing is in their way.
