@@ -12,7 +12,7 @@ use crate::history::End;
 /// Sends that go on while a kill takes its course, at least.
 const SLACK: u64 = 2000;
 
-/// Confirmed sends at which a kill comes.
+/// Ended sends at which a kill comes; where every send is confirmed, that many confirms.
 fn mark(plan: &Plan, kill: u64) -> u64 {
     plan.messages * kill / (u64::from(plan.kills) + 1)
 }
@@ -24,11 +24,11 @@ pub(super) fn gate(plan: &Plan, kills: u64) -> u64 {
 
 /// Makes all kills of the plan.
 pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<()> {
-    let mut confirmed = run.confirmed.subscribe();
+    let mut ended = run.ended.subscribe();
     for k in 1..=u64::from(run.plan.kills) {
         let at = mark(&run.plan, k);
-        let waited = confirmed.wait_for(|n| *n >= at);
-        // Sends that end without a confirm may keep the count below the last marks.
+        // Not of confirms: a broker that is away for longer than a send may take leaves some without.
+        let waited = ended.wait_for(|n| *n >= at);
         let patient = run.plan.patience.fail_over * 4;
         let reached = tokio::time::timeout(patient, waited).await.is_ok();
         let kill = one(run, setup, k, reached).await?;
@@ -40,7 +40,8 @@ pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync))
 
 async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kill> {
     let (confirmed, delivered) = (*run.confirmed.borrow(), run.delivered());
-    let mark = mark(&run.plan, number);
+    let unconfirmed = run.ended.borrow().saturating_sub(confirmed);
+    let mark = mark(&run.plan, number).saturating_sub(unconfirmed);
     let fault = run.recorder.fault(format!("kill {number}"));
     let began = Instant::now();
     run.gate.send_replace(gate(&run.plan, number));
@@ -51,20 +52,20 @@ async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kil
     };
     hook().await.map_err(|e| Error::new(Kind::Unexpected, format!("kill {number} failed: {e}")))?;
     let (up, answered) = (began.elapsed(), run.recorder.now());
-    let recovered = recovery(run, began).await;
+    let recovered = recovery(run, began, began + up + run.plan.patience.fail_over).await;
     run.recorder.healed(fault);
     Ok(Kill { number, confirmed, delivered, reached, mark, answered, up, recovered })
 }
 
 /// Waits until a send and a delivery have succeeded again and nothing that was open at the kill is open any more;
-/// the time until then, or `None` if that took longer than the fail-over time.
-async fn recovery(run: &Run, began: Instant) -> Option<Duration> {
+/// the time until then, or `None` if that took until the deadline.
+async fn recovery(run: &Run, began: Instant, until: Instant) -> Option<Duration> {
     let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
     let open = run.recorder.with(|h| h.sends.len());
     let mut working = None;
-    while began.elapsed() < run.plan.patience.fail_over {
+    while Instant::now() < until {
         let confirmed = *run.confirmed.borrow();
-        let done = confirmed >= run.plan.messages;
+        let done = *run.ended.borrow() >= run.plan.messages;
         if done || (confirmed > sent && run.delivered() > seen) {
             working.get_or_insert_with(|| began.elapsed());
             let ended = run.recorder.with(|h| {

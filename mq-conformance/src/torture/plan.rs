@@ -10,7 +10,7 @@ use crate::harness::Patience;
 pub struct Plan {
     /// Messages in all.
     pub messages: u64,
-    /// Kills, at k·N/(K+1) confirmed messages.
+    /// Kills, when k·N/(K+1) sends have ended.
     pub kills: u32,
     /// Producers, each with a client of its own.
     pub producers: u32,

@@ -18,13 +18,14 @@ pub struct Kill {
     pub delivered: u64,
     /// False if it came because the run did not get to its mark any more.
     pub reached: bool,
-    /// Confirmed sends at which it was planned.
+    /// Confirmed sends when it was due.
     pub mark: u64,
     /// When the broker took connections again.
     pub answered: Moment,
     /// From the kill until the broker took connections again.
     pub up: Duration,
-    /// From the kill until a send and a delivery succeeded; `None` if that did not happen in time.
+    /// From the kill until a send and a delivery succeeded; `None` if that had not happened a fail-over time after the
+    /// broker took connections again.
     pub recovered: Option<Duration>,
 }
 

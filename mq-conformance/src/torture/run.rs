@@ -37,6 +37,8 @@ pub(super) struct Run {
     pub(super) place: usize,
     /// Sends that were confirmed.
     pub(super) confirmed: watch::Sender<u64>,
+    /// Sends that ended, confirmed or not.
+    pub(super) ended: watch::Sender<u64>,
     /// Sends that were begun.
     pub(super) begun: AtomicU64,
     /// Sends that may begin before the next kill: a broker that is quicker than the killer waits for it.
@@ -57,6 +59,7 @@ impl Run {
             recorder,
             place,
             confirmed: watch::channel(0).0,
+            ended: watch::channel(0).0,
             begun: AtomicU64::new(0),
             gate,
             delivered: AtomicU64::new(0),

@@ -66,6 +66,7 @@ async fn confirm(run: &Run, send: usize, handed: Result<Confirmation>) {
     if end == End::Ok {
         run.confirmed.send_modify(|n| *n += 1);
     }
+    run.ended.send_modify(|n| *n += 1);
 }
 
 fn message(value: u64, key: u64, size: usize) -> Message {

@@ -11,10 +11,13 @@ use super::process::{self, Life};
 use super::state::{Broker, Node, Product, Program, Store};
 use super::{kafka, ports, rabbit};
 use crate::clock::{Deadline, poll};
-use crate::{Error, Result, shell};
+use crate::{Result, shell};
 
 /// How long a server may take to end by itself before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// How long the ports of a server may stay in use after its end.
+const FREE: Duration = Duration::from_secs(5);
 
 /// Prepares everything a broker needs to be started.
 ///
@@ -39,21 +42,24 @@ pub(super) fn start(node: &mut Node) -> Result<()> {
         }
     }
     if life(node) == Life::Gone {
-        own_ports(node)?;
+        own_ports(node, FREE)?;
     }
     node.server.as_mut().map_or(Ok(()), run)
 }
 
-/// Refuses a start that would end at a port in use: meanwhile whoever holds it answers in the server's place.
-fn own_ports(node: &Node) -> Result<()> {
+/// Refuses a start that would end at a port in use: meanwhile whoever holds it answers in the server's place. A server
+/// that was killed just now lets go of its ports when its last thread has ended.
+fn own_ports(node: &Node, allowed: Duration) -> Result<()> {
     let ours = |purpose: &str| purpose != "epmd" && !purpose.starts_with("proxy");
-    let taken = node.ports.iter().find(|(purpose, port)| ours(purpose) && !ports::is_free(**port));
-    taken.map_or(Ok(()), |(purpose, port)| {
-        let name = &node.name;
-        Err(Error::new(format_args!(
-            "port {port} ({purpose}) of {name} is in use by somebody else: end that process, or take {name} down and \
-             up again, which finds other ports and starts without data"
-        )))
+    let taken = || node.ports.iter().find(|(purpose, port)| ours(purpose) && !ports::is_free(**port));
+    poll(&format!("the ports of {}", node.name), Deadline::after(allowed), || {
+        Ok(taken().map_or(Ok(()), |(purpose, port)| {
+            Err(format!(
+                "{port} ({purpose}) is in use by somebody else: end that process, or take {} down and up again, \
+                 which finds other ports and starts without data",
+                node.name
+            ))
+        }))
     })
 }
 
@@ -117,9 +123,9 @@ mod tests {
             server: None,
             helpers: Vec::new(),
         };
-        let error = start(&mut node("client")).unwrap_err().to_string();
-        assert!(error.contains(&format!("port {port} (client) of kafka is in use")), "{error}");
-        start(&mut node("proxy-2")).unwrap();
-        start(&mut node("epmd")).unwrap();
+        let error = own_ports(&node("client"), Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains(&format!("{port} (client) is in use")), "{error}");
+        own_ports(&node("proxy-2"), Duration::ZERO).unwrap();
+        own_ports(&node("epmd"), Duration::ZERO).unwrap();
     }
 }
