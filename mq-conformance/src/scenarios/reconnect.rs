@@ -269,7 +269,8 @@ async fn many_cuts_lose_nothing(cx: Ctx) -> Outcome {
 
 async fn a_stalled_broker_ends_every_call_by_its_deadline(cx: Ctx) -> Outcome {
     let queue = cx.queue("q").await?;
-    let deadline = Duration::from_secs(2);
+    // Also the time in which a busy machine has to open the client's producer.
+    let deadline = Duration::from_secs(5);
     let options = cx.options().with_send_deadline(deadline).with_admin_deadline(deadline);
     let client = cx.connect(options).await?;
     let (here, producer) = (client.queue("q"), client.queue("q").producer().build().await?);
