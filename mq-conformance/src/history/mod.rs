@@ -221,6 +221,8 @@ pub struct Delivery {
     pub settled: Option<(Settled, Moment)>,
     /// When the settlement was known to be durable.
     pub durable: Option<Moment>,
+    /// The call that gave it back, by a stored copy for all that is known: the copy is a send, too.
+    pub copy: Option<Span>,
 }
 
 impl Delivery {
@@ -237,6 +239,7 @@ impl Delivery {
             transaction: None,
             settled: None,
             durable: None,
+            copy: None,
         }
     }
 
@@ -259,6 +262,13 @@ impl Delivery {
     pub const fn settle(mut self, how: Settled, at: Moment, durable: Option<Moment>) -> Self {
         self.settled = Some((how, at));
         self.durable = durable;
+        self
+    }
+
+    /// Given back by a call that took this time and ended so.
+    #[must_use]
+    pub const fn copied(mut self, call: Span) -> Self {
+        self.copy = Some(call);
         self
     }
 

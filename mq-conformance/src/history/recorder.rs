@@ -95,6 +95,13 @@ impl Recorder {
         state.undurable.entry(consumer).or_default().push(delivery);
     }
 
+    /// Notes how the call ended that gave a delivery back, whose [`settled`](Self::settled) came before it.
+    pub fn gave_back(&self, delivery: usize, end: End) {
+        let now = self.now();
+        let d = &mut self.state().history.deliveries[delivery];
+        d.copy = d.settled.map(|(_, from)| Span::done(from, now, end));
+    }
+
     /// Notes that a settlement failed: the delivery is as it was before.
     pub fn unsettled(&self, delivery: usize) {
         let mut state = self.state();

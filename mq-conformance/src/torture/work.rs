@@ -113,7 +113,10 @@ async fn handle(run: &Run, consumer: u32, delivery: Delivery) {
     let back = delivery.attempt() == 1 && value % run.plan.give_back == 7;
     run.recorder.settled(index, if back { Settled::Back } else { Settled::Ack });
     let settled = if back {
-        delivery.retry_after(std::time::Duration::ZERO, "given back").await
+        let settled = delivery.retry_after(std::time::Duration::ZERO, "given back").await;
+        // What failed may be the copy or the ack after it.
+        run.recorder.gave_back(index, if settled.is_ok() { End::Ok } else { End::Unknown });
+        settled
     } else {
         delivery.ack()
     };

@@ -4,7 +4,7 @@ mod planted;
 mod planted_topic;
 mod sim;
 
-use mq_conformance::history::{Allowed, AnomalyKind, History, Shift, check};
+use mq_conformance::history::{Allowed, AnomalyKind, Delivery, End, History, Shift, Span, check};
 
 #[test]
 fn clean_histories_are_accused_of_nothing() {
@@ -91,4 +91,19 @@ fn what_was_open_at_a_fault_is_told() {
         })
         .sum();
     assert!(told > 50, "{told}");
+}
+
+#[test]
+fn a_give_back_that_failed_in_a_fault_may_have_stored_its_copy() {
+    let failed = Delivery::new(0, 0, 1, planted::ms(10)).copied(Span::done(
+        planted::ms(11),
+        planted::ms(40),
+        End::Unknown,
+    ));
+    let all = vec![failed, planted::got(1, 150), planted::got(1, 160)];
+    let mut history = planted::history(vec![planted::sent(1, 0)], all);
+    history.faults.push(planted::fault(20, 100));
+    let verdict = check(&history, &Allowed::default());
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!((verdict.summary.excuses.open_at_fault, verdict.summary.excuses.resent), (1, 1));
 }

@@ -109,6 +109,15 @@ pub(crate) const BY_HAND: &[Planting] = &[
         h.faults.push(fault(10, 50));
         h
     }),
+    ("a failed give-back without a fault, copied and come again", K::Duplicate, || {
+        let failed = Delivery::new(0, 0, 1, ms(10)).copied(Span::done(ms(11), ms(40), End::Unknown));
+        history(vec![sent(1, 0)], vec![failed, got(1, 50), got(1, 60)])
+    }),
+    ("one fault excuses one copy, not two", K::Duplicate, || {
+        let failed = Delivery::new(0, 0, 1, ms(10)).copied(Span::done(ms(11), ms(40), End::Unknown));
+        let again = vec![failed, got(1, 150), got(1, 160), got(1, 170)];
+        History { faults: vec![fault(20, 100)], ..history(vec![sent(1, 0)], again) }
+    }),
     ("two faults excuse two, not three", K::Duplicate, || {
         let mut h = history(vec![sent(1, 0)], vec![got(1, 100), got(1, 200), got(1, 300)]);
         h.sends[0].span = Span::done(ms(0), ms(50), End::Ok);

@@ -1,6 +1,6 @@
 //! Every delivery beyond the first needs its own excuse.
 
-use super::{AnomalyKind, Decision, Delivery, End, Excuse, Judge, Settled};
+use super::{AnomalyKind, Decision, Delivery, End, Excuse, Judge, Settled, Span, overlaps};
 
 impl Judge<'_> {
     pub(super) fn duplicates(&mut self) {
@@ -61,6 +61,8 @@ impl Judge<'_> {
         if self.fault_between(first.at, end) {
             excuses.push(Excuse::OpenAtFault);
         }
+        let copies = first.copy.map_or(0, |copy| self.copies(&copy, again));
+        excuses.extend(std::iter::repeat_n(Excuse::Resent, copies));
         if excuses.is_empty() {
             let held = first.settled.map_or(again.at, |(_, at)| at).saturating_sub(first.at);
             let expired = self.allowed.max_hold.is_some_and(|max| held >= max);
@@ -71,6 +73,16 @@ impl Judge<'_> {
             }
         }
         excuses
+    }
+
+    /// How many copies a give-back may have stored beyond the one that is told: one for each fault that met the call,
+    /// be it that the copy was sent again, or that it was stored though the call failed.
+    fn copies(&self, call: &Span, again: &Delivery) -> usize {
+        if call.end == End::Failed || call.from > again.at {
+            return 0;
+        }
+        let to = call.to.unwrap_or(again.at);
+        self.history.faults.iter().filter(|f| overlaps(f, call.from, to)).count()
     }
 
     /// True if the transaction that acknowledges a delivery did not certainly commit.
