@@ -1,5 +1,6 @@
 //! Acks that become effective with a transaction.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,9 +20,9 @@ use crate::error;
 const ASKS: usize = 4;
 
 /// Partitions of one consumer that a transaction holds: nothing else is committed for them until it is dropped.
-#[derive(Debug)]
 pub(crate) struct Staged {
     shared: Arc<Shared>,
+    group: ConsumerGroupMetadata,
     stored: Vec<Stored>,
     tags: Vec<Tag>,
     partitions: Vec<i32>,
@@ -50,16 +51,27 @@ impl Shared {
             )
             .with_backend(error::BACKEND));
         }
-        let mut staged =
-            Staged { shared: Arc::clone(self), stored: Vec::new(), tags: tags.to_vec(), partitions };
-        staged.stored = self.with_acks(tags, guard).ok_or_else(|| {
-            Error::new(
-                Kind::TransactionAborted,
-                "a delivery of the transaction is void; its message comes again",
-            )
-            .with_backend(error::BACKEND)
-        })?;
+        let void = || {
+            let text = "a delivery of the transaction is void; its message comes again";
+            Error::new(Kind::TransactionAborted, text).with_backend(error::BACKEND)
+        };
+        // Before the deliveries are looked at: a member that has joined anew since then owns none of them, and would
+        // be let through by its new name.
+        let group = self.native().and_then(|native| native.group_metadata());
+        let Some(group) = group else {
+            self.let_go(&partitions);
+            return Err(void());
+        };
+        let (shared, tags) = (Arc::clone(self), tags.to_vec());
+        let mut staged = Staged { shared, group, stored: Vec::new(), tags, partitions };
+        staged.stored = self.with_acks(&staged.tags, guard).ok_or_else(void)?;
         Ok(staged)
+    }
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staged").field("partitions", &self.partitions).finish_non_exhaustive()
     }
 }
 
@@ -73,9 +85,10 @@ impl Staged {
         &self.stored
     }
 
-    /// Who the group knows this consumer as: a later owner of the partitions fences it.
-    pub(crate) fn group(&self) -> Option<ConsumerGroupMetadata> {
-        self.shared.native()?.group_metadata()
+    /// Who the group knew this consumer as when the deliveries were its own: a later owner of the partitions fences it,
+    /// be it the same consumer after it has joined anew.
+    pub(crate) fn group(&self) -> &ConsumerGroupMetadata {
+        &self.group
     }
 
     /// The transaction has happened.

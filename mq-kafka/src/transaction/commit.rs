@@ -114,8 +114,7 @@ fn fill(
 fn offsets(producer: &TxProducer, staged: &[Staged]) -> std::result::Result<(), KafkaError> {
     for one in staged {
         let list: TopicPartitionList = list_of(one.topic(), one.stored())?;
-        let group = one.group().ok_or(KafkaError::Canceled)?;
-        producer.native().send_offsets_to_transaction(&list, &group, CALL)?;
+        producer.native().send_offsets_to_transaction(&list, one.group(), CALL)?;
     }
     Ok(())
 }

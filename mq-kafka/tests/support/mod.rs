@@ -22,7 +22,12 @@ pub(crate) fn hosts() -> Vec<String> {
 
 /// A configuration for the broker of these tests.
 pub(crate) fn config() -> KafkaConfig {
-    KafkaConfig::new(hosts())
+    config_at(hosts())
+}
+
+/// The same by other addresses.
+pub(crate) fn config_at(hosts: Vec<String>) -> KafkaConfig {
+    KafkaConfig::new(hosts)
         .client_id("mq-native-test")
         .session_timeout(Duration::from_secs(6))
         .forwards(false)
