@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::alarm::{Alarm, Timers};
 use crate::error::{Error, Result};
 
 /// Time for one operation. It starts to run at the first wait, so that a call that never waits reads no clock.
@@ -47,6 +48,23 @@ impl Budget {
             return Ok(value);
         }
         tokio::time::timeout_at(self.until(), future).await.map_err(|_| self.error())
+    }
+
+    /// As [`run`](Self::run), with a timer that serves many waits.
+    ///
+    /// # Cancel safety
+    /// As the future's own; at the deadline the future is dropped.
+    pub(crate) async fn run_by<F: Future>(&mut self, timers: &Timers, future: F) -> Result<F::Output> {
+        let (mut future, mut alarm) = (pin!(future), Alarm::default());
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            alarm.poll(timers, self.until(), cx).map(|()| Err(self.error()))
+        })
+        .await;
+        alarm.end(timers);
+        result
     }
 }
 

@@ -1,5 +1,6 @@
 //! The contract of mq: what users hold, what backends implement, and everything in between that knows no network.
 
+mod alarm;
 mod backlog;
 pub mod backoff;
 pub mod capability;

@@ -17,7 +17,7 @@ use crate::driver::{Receipt, Sort, Target};
 use crate::error::{Error, Fate, Result};
 use crate::limits;
 use crate::message::Message;
-use crate::sender::{Confirming, How, Sender, Short, To};
+use crate::sender::{Confirmed, Confirming, How, Sender, Short, To};
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -342,11 +342,11 @@ pub(crate) fn check_options(
 /// message; a lost confirm is not re-sent then.
 #[derive(Debug)]
 #[must_use = "without the answer nobody knows whether the broker has the message"]
-pub struct Confirmation(Option<Confirming>);
+pub struct Confirmation(Confirming);
 
 impl Confirmation {
     pub(crate) const fn new(confirming: Confirming) -> Self {
-        Self(Some(confirming))
+        Self(confirming)
     }
 }
 
@@ -354,24 +354,13 @@ impl IntoFuture for Confirmation {
     type Output = Result<Receipt>;
     type IntoFuture = ConfirmationFuture;
 
-    fn into_future(mut self) -> ConfirmationFuture {
-        match self.0.take() {
-            Some(Confirming::InFlight(flight)) => {
-                ConfirmationFuture(Awaiting::Flying(Box::pin(flight.confirmed())))
-            }
-            Some(Confirming::Done(result)) => ConfirmationFuture(Awaiting::Done(Some(result))),
-            None => ConfirmationFuture(Awaiting::Done(None)),
-        }
+    fn into_future(self) -> ConfirmationFuture {
+        ConfirmationFuture(self.0.confirmed())
     }
 }
 
 /// Waits for the broker's answer.
-pub struct ConfirmationFuture(Awaiting);
-
-enum Awaiting {
-    Done(Option<Result<Receipt>>),
-    Flying(Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>),
-}
+pub struct ConfirmationFuture(Confirmed);
 
 impl std::fmt::Debug for ConfirmationFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -383,11 +372,6 @@ impl Future for ConfirmationFuture {
     type Output = Result<Receipt>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Awaiting::Flying(flying) => flying.as_mut().poll(cx),
-            Awaiting::Done(result) => {
-                Poll::Ready(result.take().unwrap_or_else(|| Err(Error::closed("confirmation"))))
-            }
-        }
+        Pin::new(&mut self.0).poll(cx)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
+use crate::alarm::Timers;
 use crate::client::Client;
 use crate::deadline::Budget;
 use crate::driver::erased::{Boxed, DynConnection, DynExchange, DynProducer};
@@ -14,9 +15,10 @@ use crate::error::{Error, Fate, Kind, Result};
 use crate::message::Message;
 use crate::window::{Permit, Window};
 
-pub(crate) use self::drive::Confirming;
+pub(crate) use self::flight::{Confirmed, Confirming};
 
 mod drive;
+mod flight;
 
 /// Where a sender sends to.
 #[derive(Clone, Debug)]
@@ -76,6 +78,15 @@ impl Role {
         }
     }
 
+    /// Hands over what needs no wait.
+    #[inline]
+    fn send_now(&self, batch: &mut Batch) {
+        match self {
+            Self::Producer(p) => p.send_now(batch),
+            Self::Exchange(e) => e.publish_now(batch),
+        }
+    }
+
     #[inline]
     fn try_send(&self, message: &mut Option<Message>, how: How<'_>) -> Option<Result<Receipt>> {
         match self {
@@ -111,6 +122,8 @@ pub(crate) struct Sender {
     role: RwLock<Option<(u64, Role)>>,
     /// One at a time opens the role; the others wait for it, within their own budgets.
     opening: tokio::sync::Mutex<()>,
+    /// For the waits of the messages on their way.
+    timers: Timers,
 }
 
 impl fmt::Debug for Sender {
@@ -132,6 +145,7 @@ impl Sender {
             deadline,
             role: RwLock::default(),
             opening: tokio::sync::Mutex::default(),
+            timers: Timers::default(),
         })
     }
 
@@ -184,7 +198,7 @@ impl Sender {
     /// A place in the window; the timeout of the wait for it means that nothing was sent.
     async fn permit(&self, item: &Item, budget: &mut Budget) -> Result<Permit> {
         budget
-            .run(self.window.acquire(item.message.weight()))
+            .run_by(&self.timers, self.window.acquire(item.message.weight()))
             .await
             .map_err(|e| e.with_fate(Fate::Rejected).with_context("waiting_for", "room in the send window"))
     }
@@ -297,11 +311,7 @@ impl Sender {
 
     /// Sends one message in the usual way and waits for the confirm.
     pub(crate) async fn send(self: &Arc<Self>, message: Message, how: How<'_>) -> Result<Receipt> {
-        match self.hand_over(message, how).await? {
-            Confirming::Done(result) => result,
-            // Boxed, so that the common case does not carry the size of the rare one.
-            Confirming::InFlight(flight) => Box::pin(flight.confirmed()).await,
-        }
+        self.hand_over(message, how).await?.confirmed().await
     }
 
     /// Sends one message in what is left of a time, and waits for the confirm.
@@ -311,9 +321,6 @@ impl Sender {
         how: How<'_>,
         budget: Budget,
     ) -> Result<Receipt> {
-        match self.hand_over_in(budget, how.item(message), how.resend).await? {
-            Confirming::Done(result) => result,
-            Confirming::InFlight(flight) => flight.confirmed().await,
-        }
+        self.hand_over_in(budget, how.item(message), how.resend).await?.confirmed().await
     }
 }

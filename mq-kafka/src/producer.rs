@@ -66,16 +66,22 @@ impl driver::Producer for KafkaProducer {
             };
             let closed = || Error::closed("connection");
             let places = self.link.gate.enter(item.message.weight()).await.ok_or_else(closed)?;
-            let Some((mut item, ticket)) = batch.take() else {
-                self.link.gate.leave(places);
-                break;
-            };
-            if let Some(ttl) = self.ttl {
-                convert::expire(&mut item.message, ttl);
-            }
-            self.hand_over(&item.message, level.as_deref(), ticket, places);
+            self.hand_over_next(batch, level.as_deref(), places);
         }
         Ok(())
+    }
+
+    /// While there is room, the topic in good standing and the message not to wait in a level, librdkafka takes it
+    /// at once.
+    fn send_now(&self, batch: &mut Batch) {
+        let topic = &self.flight.topic;
+        if self.link.is_closed() || topic.is_doubtful() || topic.is_gone() {
+            return;
+        }
+        while let Some(item) = batch.peek().filter(|item| item.message.due().is_none()) {
+            let Some(places) = self.link.gate.try_enter(item.message.weight()) else { return };
+            self.hand_over_next(batch, None, places);
+        }
     }
 
     async fn close(&self) -> Result<()> {
@@ -85,6 +91,23 @@ impl driver::Producer for KafkaProducer {
 }
 
 impl KafkaProducer {
+    fn hand_over_next(&self, batch: &mut Batch, level: Option<&str>, places: Places) {
+        let Some(ttl) = self.ttl else {
+            match batch.lend() {
+                Some((item, ticket)) => self.hand_over(&item.message, level, ticket, places),
+                None => self.link.gate.leave(places),
+            }
+            return;
+        };
+        match batch.take() {
+            Some((mut item, ticket)) => {
+                convert::expire(&mut item.message, ttl);
+                self.hand_over(&item.message, level, ticket, places);
+            }
+            None => self.link.gate.leave(places),
+        }
+    }
+
     /// Gives a message to librdkafka, in the order of the calls. It copies it and does not block.
     fn hand_over(&self, message: &Message, level: Option<&str>, ticket: Ticket, places: Places) {
         self.flight.sent();

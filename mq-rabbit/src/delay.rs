@@ -71,33 +71,18 @@ impl Delay {
         self.publisher.get_or_try_init(|| self.admin.publisher()).await
     }
 
-    /// Makes the way for a wait that ends at a queue, which must exist.
-    pub(crate) async fn to_queue(&self, round: Round, queue: &str, target: &Target) -> Result<Entry> {
-        self.prepare(&round).await?;
-        let route = Route::to(target.clone());
-        if !round.last {
-            return Ok(Entry { round, address: levels::address(DUE), route });
-        }
-        self.bind(queue).await?;
-        Ok(Entry { round, address: levels::address(queue), route })
-    }
-
-    /// Makes the way for a wait that ends at the forwarder.
-    pub(crate) async fn to_forwarder(&self, round: Round, route: Route) -> Result<Entry> {
-        self.prepare(&round).await?;
-        Ok(Entry { round, address: levels::address(DUE), route })
-    }
-
     /// Sends a message of mq's own round again, back to the forwarder.
     pub(crate) async fn again(&self, message: &Message, round: Round, route: Route) -> Result<Outcome> {
-        let entry = self.to_forwarder(round, route).await?;
+        self.prepare(&round).await?;
+        let entry = Entry::to_forwarder(round, route);
         let (properties, headers) = convert::encode(message, Some(&entry.route))?;
         let (exchange, key) = (objects::delay_level(entry.round.level), entry.round.key(&entry.address));
         let payload = message.payload().clone();
         self.publisher().await?.publish(&exchange, &key, payload, properties, headers).await
     }
 
-    async fn prepare(&self, round: &Round) -> Result<()> {
+    /// Makes the levels that a wait goes through.
+    pub(crate) async fn prepare(&self, round: &Round) -> Result<()> {
         self.base.get_or_try_init(|| self.make_base()).await?;
         for level in 0..=round.level {
             let cell = &self.levels[usize::from(level)];
@@ -107,8 +92,8 @@ impl Delay {
         Ok(())
     }
 
-    /// What is due for this queue goes to it.
-    async fn bind(&self, queue: &str) -> Result<()> {
+    /// What is due for this queue, which must exist, goes to it.
+    pub(crate) async fn bind(&self, queue: &str) -> Result<()> {
         let key = levels::arrival(queue);
         self.admin
             .run("bind a queue to the delay levels", |channel| async move {
@@ -157,6 +142,18 @@ impl Delay {
 }
 
 impl Entry {
+    /// For a wait that ends at a queue that is bound.
+    pub(crate) fn to_queue(round: Round, queue: &str, target: &Target) -> Self {
+        // What waits longer than all levels together goes round again.
+        let address = levels::address(if round.last { queue } else { DUE });
+        Self { round, address, route: Route::to(target.clone()) }
+    }
+
+    /// For a wait that ends at the forwarder.
+    pub(crate) fn to_forwarder(round: Round, route: Route) -> Self {
+        Self { round, address: levels::address(DUE), route }
+    }
+
     /// The publish that enters the levels.
     pub(crate) fn job(
         &self,

@@ -10,6 +10,7 @@ mod consumer;
 mod convert;
 mod correlate;
 mod delay;
+mod depot;
 mod error;
 mod exchange;
 mod export;

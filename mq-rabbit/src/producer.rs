@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::ShortString;
-use mq_core::driver::{Batch, Producer, Receipt, Sort, Target, Ticket};
+use mq_core::driver::{Batch, Producer, Sort, Target, Ticket};
 use mq_core::protocol::objects;
 use mq_core::{Error, Message, Result};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
 use crate::connection::Admin;
 use crate::convert;
 use crate::delay::{self, Delays};
+use crate::depot::{Depot, End, Parcel};
 use crate::error::BACKEND;
 use crate::levels::Round;
 use crate::note::Note;
@@ -25,22 +26,41 @@ use crate::topic::Topic;
 pub struct RabbitProducer {
     admin: Admin,
     publisher: Publisher,
-    delays: Arc<Delays>,
     target: Target,
-    place: Place,
+    place: Arc<Place>,
+    delayed: Depot,
     handed: Arc<Handed>,
     refused: Arc<Handed>,
 }
 
 /// The native queues behind a target.
 #[derive(Debug)]
-enum Place {
+pub(crate) enum Place {
     Queue {
         /// It has an unbounded companion, which takes what mq itself sends round.
         companion: OnceCell<bool>,
         push_back: bool,
     },
     Topic(Topic),
+}
+
+impl Place {
+    /// The native queue for a message that mq sends round: delayed, retried, unpacked. A bounded queue would refuse
+    /// it, and a refused dead letter is tried again after three minutes only.
+    pub(crate) async fn queue_for_copy(
+        &self,
+        admin: &Admin,
+        target: &Target,
+        message: &Message,
+    ) -> Result<String> {
+        let companion = match self {
+            Self::Topic(topic) => return Ok(topic.stream_of(message)),
+            Self::Queue { companion, .. } => companion,
+        };
+        let name = objects::again(&target.name);
+        let look = || admin.queue_exists(&name);
+        if *companion.get_or_try_init(look).await? { Ok(name) } else { Ok(target.name.clone()) }
+    }
 }
 
 impl RabbitProducer {
@@ -59,56 +79,63 @@ impl RabbitProducer {
             return Err(target.not_found().with_backend(BACKEND));
         };
         admin.births().ripe().await;
+        let place = Arc::new(place);
+        let delayed = Depot::new(admin, delays, End::Target(target.clone(), Arc::clone(&place)));
         Ok(Self {
             admin: admin.clone(),
             publisher,
-            delays,
             target: target.clone(),
             place,
+            delayed,
             handed: Arc::default(),
             refused: Arc::default(),
         })
     }
 
-    /// The native queue for a message that mq sends round: delayed, retried, unpacked. A bounded queue would refuse
-    /// it, and a refused dead letter is tried again after three minutes only.
-    async fn queue_for_copy(&self, message: &Message) -> Result<String> {
-        let companion = match &self.place {
-            Place::Topic(topic) => return Ok(topic.stream_of(message)),
-            Place::Queue { companion, .. } => companion,
-        };
-        let name = objects::again(&self.target.name);
-        let look = || self.admin.queue_exists(&name);
-        if *companion.get_or_try_init(look).await? { Ok(name) } else { Ok(self.target.name.clone()) }
-    }
-
     /// The native queue for a message, and whether a full one makes the sender wait.
     async fn queue_for(&self, message: &Message) -> Result<(ShortString, bool)> {
-        match &self.place {
+        match &*self.place {
             Place::Queue { push_back, .. } if message.trail().is_none() => {
                 Ok((self.target.name.as_str().into(), *push_back))
             }
-            _ => Ok((self.queue_for_copy(message).await?.into(), false)),
+            place => {
+                let queue = place.queue_for_copy(&self.admin, &self.target, message).await?;
+                Ok((queue.into(), false))
+            }
         }
     }
 
-    async fn send_delayed(&self, batch: &mut Batch, round: Round) -> Result<()> {
-        let Some(item) = batch.peek() else { return Ok(()) };
-        let queue = self.queue_for_copy(&item.message).await?;
-        if !self.admin.queue_exists(&queue).await? {
-            return Err(self.target.not_found().with_backend(BACKEND));
+    /// The native queue for a message, if no question has to be asked and nothing waited for.
+    fn queue_now(&self, message: &Message) -> Option<ShortString> {
+        match &*self.place {
+            Place::Topic(topic) => Some(topic.stream_of(message).into()),
+            Place::Queue { push_back: false, .. } if message.trail().is_none() => {
+                Some(self.target.name.as_str().into())
+            }
+            Place::Queue { .. } => None,
         }
-        let delay = self.delays.current();
-        let entry = delay.to_queue(round, &queue, &self.target).await?;
-        let publisher = delay.publisher().await?;
-        let place = publisher.reserve().await?;
-        let Some((item, ticket)) = batch.take() else { return Ok(()) };
-        let meaning = Meaning::Delayed(Arc::clone(&delay), Receipt::ONE);
-        match entry.job(&item.message, Answer::Ticket(ticket, meaning, self.handed.one())) {
-            Ok(job) => place.send(job),
-            Err((answer, e)) => answer.refuse(e),
+    }
+
+    /// Hands over the next item of a batch, to be published to this queue.
+    fn hand_over(
+        &self,
+        batch: &mut Batch,
+        place: mpsc::Permit<'_, Job>,
+        queue: ShortString,
+        push_back: bool,
+    ) {
+        let Some((item, ticket)) = batch.lend() else { return };
+        match convert::encode(&item.message, None) {
+            Ok((properties, headers)) => place.send(Job {
+                exchange: "".into(),
+                key: queue,
+                payload: item.message.payload().clone(),
+                properties,
+                headers,
+                answer: self.answer(&item.message, ticket, push_back),
+            }),
+            Err(e) => ticket.done(Err(e)),
         }
-        Ok(())
     }
 
     fn answer(&self, message: &Message, ticket: Ticket, push_back: bool) -> Answer {
@@ -130,34 +157,49 @@ impl RabbitProducer {
 impl Producer for RabbitProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
         while let Some(item) = batch.peek() {
+            // First a place, then the item: what is left in the batch was never sent.
             if let Some(round) = delay::wait_of(&item.message) {
-                self.send_delayed(batch, round).await?;
+                let place = self.delayed.reserve().await?;
+                hand_in(batch, place, round, &self.handed);
                 continue;
             }
             let (queue, push_back) = self.queue_for(&item.message).await?;
             if push_back {
                 self.refused.settled().await;
             }
-            // First a place, then the item: what is left in the batch was never sent.
             let place = self.publisher.reserve().await?;
-            let Some((item, ticket)) = batch.take() else { break };
-            match convert::encode(&item.message, None) {
-                Ok((properties, headers)) => place.send(Job {
-                    exchange: "".into(),
-                    key: queue,
-                    payload: item.message.payload().clone(),
-                    properties,
-                    headers,
-                    answer: self.answer(&item.message, ticket, push_back),
-                }),
-                Err(e) => ticket.done(Err(e)),
-            }
+            self.hand_over(batch, place, queue, push_back);
         }
         Ok(())
     }
 
+    fn send_now(&self, batch: &mut Batch) {
+        while let Some(item) = batch.peek() {
+            if let Some(round) = delay::wait_of(&item.message) {
+                let Some(place) = self.delayed.try_reserve() else { return };
+                hand_in(batch, place, round, &self.handed);
+                continue;
+            }
+            let Some(queue) = self.queue_now(&item.message) else { return };
+            let Some(place) = self.publisher.try_reserve() else { return };
+            self.hand_over(batch, place, queue, false);
+        }
+    }
+
     async fn close(&self) -> Result<()> {
         settled(&self.handed, self.admin.grace()).await
+    }
+}
+
+/// Hands over the next item of a batch, which is delayed.
+pub(crate) fn hand_in(
+    batch: &mut Batch,
+    place: mpsc::Permit<'_, Parcel>,
+    round: Round,
+    handed: &Arc<Handed>,
+) {
+    if let Some((item, ticket)) = batch.take() {
+        place.send(Parcel::new(item, ticket, round, handed));
     }
 }
 

@@ -199,6 +199,11 @@ impl Publisher {
         self.jobs.reserve().await.map_err(|_| self.death())
     }
 
+    /// A place for one publish, if there is one now.
+    pub(crate) fn try_reserve(&self) -> Option<mpsc::Permit<'_, Job>> {
+        self.jobs.try_reserve().ok()
+    }
+
     /// Publishes a record of our own and waits for its fate.
     pub(crate) async fn publish(
         &self,

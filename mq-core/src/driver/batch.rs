@@ -59,8 +59,10 @@ enum Slot {
     /// One of several copies, with a ticket that is made already.
     Copy(Item, Ticket),
     Done(Result<Receipt>),
-    /// Handed over; a copy is kept for a re-send if the producer re-sends.
+    /// Handed over, with the item, or a copy, for a producer that re-sends.
     Taken(Pending, Option<Item>),
+    /// A copy that was handed over, read where it lies.
+    Lent(Item),
 }
 
 /// The core's end of a completion.
@@ -83,7 +85,7 @@ pub struct Ticket {
     answer: Answer,
     /// The place in the send window is free again when the broker has answered, whether or not the sender still
     /// waits.
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Who hears of a completion.
@@ -109,11 +111,13 @@ pub(crate) trait Join: Send + Sync {
 impl Ticket {
     /// The ticket of one of several copies.
     pub(crate) fn part(of: Arc<dyn Join>, n: usize) -> Self {
-        Self { answer: Answer::Part(Part { of, n, given: false }), _permit: Permit::none() }
+        Self { answer: Answer::Part(Part { of, n, given: false }), permit: Permit::none() }
     }
 
     /// Completes the item.
     pub fn done(mut self, result: Result<Receipt>) {
+        // First the place: who hears of the answer and sends the next message finds room.
+        drop(std::mem::replace(&mut self.permit, Permit::none()));
         std::mem::replace(&mut self.answer, Answer::Given).give(result);
     }
 }
@@ -208,13 +212,34 @@ impl Batch {
             Slot::Waiting(item, permit) => {
                 let (answer, pending) = oneshot::channel();
                 *slot = Slot::Taken(pending, keep.then(|| item.clone()));
-                (item, Ticket { answer: Answer::One(answer), _permit: permit })
+                (item, Ticket { answer: Answer::One(answer), permit })
             }
             Slot::Copy(item, ticket) => (item, ticket),
             _ => return None,
         };
         self.next += 1;
         Some(taken)
+    }
+
+    /// Hands over the next item as it lies there, with the ticket to answer later: for a backend that copies what it
+    /// needs. Nothing has to be cloned for a re-send.
+    pub fn lend(&mut self) -> Option<(&Item, Ticket)> {
+        let slot = if self.next == 0 { &mut self.first } else { self.rest.get_mut(self.next - 1)? };
+        let (taken, ticket) = match std::mem::take(slot) {
+            Slot::Waiting(item, permit) => {
+                let (answer, pending) = oneshot::channel();
+                (Slot::Taken(pending, Some(item)), Ticket { answer: Answer::One(answer), permit })
+            }
+            Slot::Copy(item, ticket) => (Slot::Lent(item), ticket),
+            other => {
+                *slot = other;
+                return None;
+            }
+        };
+        self.next += 1;
+        *slot = taken;
+        let (Slot::Taken(_, Some(item)) | Slot::Lent(item)) = slot else { return None };
+        Some((item, ticket))
     }
 
     /// Takes the next item and completes it at once: for a backend whose hand-over is its confirm. `None` if no
@@ -232,11 +257,12 @@ impl Batch {
     }
 
     pub(crate) fn into_outcomes(self) -> impl Iterator<Item = Outcome> {
-        std::iter::once(self.first).chain(self.rest).filter_map(Slot::into_outcome)
+        let keep = self.keep;
+        std::iter::once(self.first).chain(self.rest).filter_map(move |slot| slot.into_outcome(keep))
     }
 
     pub(crate) fn into_first(self) -> Option<Outcome> {
-        self.first.into_outcome()
+        self.first.into_outcome(self.keep)
     }
 
     /// Waits for the completion of every item, in order; what was never sent yields `unsent`.
@@ -266,13 +292,13 @@ fn unanswered() -> Error {
 }
 
 impl Slot {
-    fn into_outcome(self) -> Option<Outcome> {
+    fn into_outcome(self, keep: bool) -> Option<Outcome> {
         match self {
             // A copy's ticket tells its own tale.
-            Self::Empty | Self::Copy(..) => None,
+            Self::Empty | Self::Copy(..) | Self::Lent(_) => None,
             Self::Waiting(item, permit) => Some(Outcome::Unsent(item, permit)),
             Self::Done(result) => Some(Outcome::Done(result)),
-            Self::Taken(pending, item) => Some(Outcome::Pending(pending, item)),
+            Self::Taken(pending, item) => Some(Outcome::Pending(pending, item.filter(|_| keep))),
         }
     }
 }
@@ -305,10 +331,28 @@ mod tests {
         assert_eq!(kinds[3], Err((Kind::Disconnected, Fate::Rejected)), "what is left was never sent");
     }
 
+    #[tokio::test]
+    async fn a_lent_item_is_read_where_it_lies_and_kept_only_for_a_re_send() {
+        for keep in [true, false] {
+            let mut b = Batch::one(Item::new(Message::text("0")), Permit::none(), keep);
+            let (item, ticket) = b.lend().unwrap();
+            assert_eq!(item.message.to_str().unwrap(), "0");
+            ticket.done(Ok(Receipt::ONE));
+            assert!(b.lend().is_none() && b.take().is_none() && b.remaining() == 0);
+            let Some(Outcome::Pending(pending, kept)) = b.into_first() else { panic!("it was handed over") };
+            assert_eq!((pending.await.unwrap().unwrap(), kept.is_some()), (Receipt::ONE, keep));
+        }
+    }
+
     #[test]
     fn an_empty_batch_has_nothing_to_take() {
         let mut b = batch(0);
         assert_eq!(b.remaining(), 0);
-        assert!(b.take().is_none() && b.finish_next(|_| Ok(Receipt::ONE)).is_none() && b.peek().is_none());
+        assert!(
+            b.take().is_none()
+                && b.lend().is_none()
+                && b.finish_next(|_| Ok(Receipt::ONE)).is_none()
+                && b.peek().is_none()
+        );
     }
 }

@@ -39,6 +39,7 @@ twin! {
         async fn close(&self) -> Result<()>;
     } sync {
         fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>>;
+        fn send_now(&self, batch: &mut Batch) -> ();
     }
 }
 
@@ -54,6 +55,7 @@ twin! {
             mandatory: bool,
             message: &mut Option<Message>
         ) -> Option<Result<Receipt>>;
+        fn publish_now(&self, batch: &mut Batch) -> ();
     }
 }
 

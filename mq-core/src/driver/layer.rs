@@ -179,6 +179,9 @@ impl Producer for ErasedProducer {
     fn try_send(&self, message: &mut Option<Message>) -> Option<Result<Receipt>> {
         self.0.try_send(message)
     }
+    fn send_now(&self, batch: &mut Batch) {
+        self.0.send_now(batch);
+    }
     async fn close(&self) -> Result<()> {
         self.0.close().await
     }
@@ -195,6 +198,9 @@ impl Exchange for ErasedExchange {
         message: &mut Option<Message>,
     ) -> Option<Result<Receipt>> {
         self.0.try_publish(routing_key, mandatory, message)
+    }
+    fn publish_now(&self, batch: &mut Batch) {
+        self.0.publish_now(batch);
     }
     async fn close(&self) -> Result<()> {
         self.0.close().await

@@ -31,6 +31,18 @@ pub trait Producer: Send + Sync + 'static {
         None
     }
 
+    /// Hands over what can be handed over without a wait, from the front and in order, as
+    /// [`send_batch`](Self::send_batch) does: the short way of a backend that takes at once and answers later. It
+    /// ends at the first item that needs a wait or meets an error; what is left goes to `send_batch`, which waits
+    /// for it or says what is wrong.
+    ///
+    /// It must not pass by a message that an unfinished call of `send_batch` has still to take: where that one
+    /// waits for room, there is none here either. A wrapper that does not pass this on loses the short way and
+    /// nothing else.
+    fn send_now(&self, batch: &mut Batch) {
+        let _ = batch;
+    }
+
     /// Waits for what was handed over, then lets go.
     ///
     /// # Errors
@@ -59,6 +71,11 @@ pub trait Exchange: Send + Sync + 'static {
     ) -> Option<Result<Receipt>> {
         let _ = (routing_key, mandatory, message);
         None
+    }
+
+    /// As [`Producer::send_now`], for [`publish_batch`](Self::publish_batch).
+    fn publish_now(&self, batch: &mut Batch) {
+        let _ = batch;
     }
 
     /// Waits for what was handed over, then lets go.

@@ -6,46 +6,16 @@ use std::task::{Poll, ready};
 
 use tokio::task::coop;
 
+use super::flight::{Confirming, Flight, RoleName};
 use super::{How, Role, Sender};
+use crate::alarm::Alarm;
 use crate::deadline::Budget;
 use crate::driver::erased::Boxed;
-use crate::driver::{Batch, Item, Outcome, Pending, Receipt, settled};
+use crate::driver::{Batch, Item, Outcome, Pending};
 use crate::emulate::is_dead;
 use crate::error::{Error, Fate, Kind, Result};
 use crate::message::Message;
 use crate::window::Permit;
-
-/// A message that was handed over.
-#[derive(Debug)]
-pub(crate) enum Confirming {
-    /// The broker has answered already.
-    Done(Result<Receipt>),
-    /// The answer is on its way.
-    InFlight(Box<Flight>),
-}
-
-/// A message whose answer is on its way, and what it takes to send it again.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    sender: Arc<Sender>,
-    budget: Budget,
-    pending: Pending,
-    /// A copy for a re-send; `None` for a send that must not be repeated.
-    copy: Option<Item>,
-    generation: u64,
-    role: RoleName,
-    /// An earlier transmission may be stored: no later refusal can say that the message is not.
-    maybe_stored: bool,
-}
-
-/// The role that took the message: told when it turns out to be dead.
-struct RoleName(Role);
-
-impl std::fmt::Debug for RoleName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Role")
-    }
-}
 
 /// What one try to hand over came to.
 enum Tried {
@@ -57,9 +27,9 @@ enum Tried {
 impl Sender {
     /// Hands one message over; the answer may be there at once or later.
     ///
-    /// The first try takes no detour: with room in the window, an open role and a driver that answers at once it
-    /// costs one boxed future and no timer. Everything else goes on in a boxed continuation, which keeps the
-    /// future of the common case small.
+    /// The first try takes no detour: with room in the window, an open role and a driver that takes at once it costs
+    /// no future and no timer, and one future with a driver that answers at once. Everything else goes on in a boxed
+    /// continuation, which keeps the future of the common case small.
     pub(crate) async fn hand_over(self: &Arc<Self>, message: Message, how: How<'_>) -> Result<Confirming> {
         let (item, resend) = (how.item(message), how.resend);
         let Some((generation, role)) = self.with_role(|g, role| Some((g, role.clone()))) else {
@@ -70,24 +40,39 @@ impl Sender {
         };
         let mut batch = Batch::one(item, permit, resend);
         let mut budget = self.budget();
-        let mut call = role.send(&mut batch);
-        let polled = poll_fn(|cx| {
-            // A driver that always answers at once must not keep other tasks of this thread from running.
-            ready!(coop::poll_proceed(cx)).made_progress();
-            Poll::Ready(call.as_mut().poll(cx))
-        })
-        .await;
-        let call = match polled {
-            Poll::Ready(result) => {
-                drop(call);
-                result
-            }
-            Poll::Pending => Box::pin(budget.run(call)).await.and_then(|r| r),
+        role.send_now(&mut batch);
+        let call = if batch.remaining() == 0 {
+            // A driver that always takes at once must not keep other tasks of this thread from running.
+            coop::consume_budget().await;
+            Ok(())
+        } else {
+            call(&role, &mut batch, &mut budget).await
         };
         match batch.into_first() {
             Some(Outcome::Done(Ok(receipt))) => Ok(Confirming::Done(Ok(receipt))),
+            Some(Outcome::Pending(pending, copy)) => Ok(self.fly(pending, copy, budget, generation, role)),
             outcome => self.after_first_try(outcome, call, budget, resend, generation, role).await,
         }
+    }
+
+    fn fly(
+        self: &Arc<Self>,
+        pending: Pending,
+        copy: Option<Item>,
+        budget: Budget,
+        generation: u64,
+        role: Role,
+    ) -> Confirming {
+        Confirming::InFlight(Box::new(Flight {
+            sender: Arc::clone(self),
+            budget,
+            alarm: Alarm::default(),
+            pending,
+            copy,
+            generation,
+            role: RoleName(role),
+            maybe_stored: false,
+        }))
     }
 
     fn hand_over_patiently(self: &Arc<Self>, item: Item, resend: bool) -> Boxed<'_, Result<Confirming>> {
@@ -128,7 +113,7 @@ impl Sender {
         })
     }
 
-    async fn hand_over_within(
+    pub(super) async fn hand_over_within(
         self: &Arc<Self>,
         mut item: Item,
         mut permit: Permit,
@@ -155,7 +140,12 @@ impl Sender {
         role: Role,
     ) -> Result<Tried> {
         let mut batch = Batch::one(item, permit, resend);
-        let call = budget.run(role.send(&mut batch)).await.and_then(|r| r);
+        role.send_now(&mut batch);
+        let call = if batch.remaining() == 0 {
+            Ok(())
+        } else {
+            budget.run(role.send(&mut batch)).await.and_then(|r| r)
+        };
         self.judge(batch.into_first(), call, budget, generation, role).await
     }
 
@@ -175,10 +165,7 @@ impl Sender {
             }
             Some(Outcome::Pending(pending, copy)) => {
                 let budget = std::mem::replace(budget, self.budget());
-                let sender = Arc::clone(self);
-                let role = RoleName(role);
-                let flight = Flight { sender, budget, pending, copy, generation, role, maybe_stored: false };
-                Ok(Tried::Answered(Confirming::InFlight(Box::new(flight))))
+                Ok(Tried::Answered(self.fly(pending, copy, budget, generation, role)))
             }
             Some(Outcome::Unsent(item, permit)) => {
                 self.unsent(call, budget, generation, &role).await.map(|()| Tried::Unsent(item, permit))
@@ -210,7 +197,7 @@ impl Sender {
     }
 
     /// An answer of the driver's that is an error: a role that is dead is opened anew for the next message.
-    fn refused(&self, error: Error, role: &Role) -> Error {
+    pub(super) fn refused(&self, error: Error, role: &Role) -> Error {
         if is_dead(&error) {
             self.discard(role);
         }
@@ -218,50 +205,21 @@ impl Sender {
     }
 }
 
-pub(super) fn lost_item() -> Error {
-    Error::new(Kind::Unexpected, "the driver took a message and gave no answer").with_fate(Fate::Unknown)
+/// The driver's call for a first try: the timer is armed only if it has to wait.
+async fn call(role: &Role, batch: &mut Batch, budget: &mut Budget) -> Result<()> {
+    let mut call = role.send(batch);
+    let polled = poll_fn(|cx| {
+        // A driver that always answers at once must not keep other tasks of this thread from running.
+        ready!(coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(call.as_mut().poll(cx))
+    })
+    .await;
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Box::pin(budget.run(call)).await.and_then(|r| r),
+    }
 }
 
-impl Flight {
-    /// Waits for the answer; sends again with the same id while the outcome is unknown and time is left.
-    pub(crate) async fn confirmed(mut self: Box<Self>) -> Result<Receipt> {
-        loop {
-            let answer = match self.budget.run(&mut self.pending).await {
-                Ok(answer) => settled(answer),
-                Err(timeout) => Err(timeout),
-            };
-            let error = match answer {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) => error,
-            };
-            let lost = error.kind() == Kind::Disconnected;
-            let Some(item) = self.copy.take().filter(|_| lost && !self.budget.is_over()) else {
-                let error = if self.maybe_stored { error.with_fate(Fate::Unknown) } else { error };
-                return Err(self.sender.refused(error, &self.role.0));
-            };
-            self = match self.again(item, error).await? {
-                Confirming::Done(result) => return result,
-                Confirming::InFlight(flight) => flight,
-            };
-        }
-    }
-
-    /// Sends the same message again on the next connection.
-    async fn again(self: Box<Self>, item: Item, why: Error) -> Result<Confirming> {
-        let Self { sender, mut budget, generation, role, maybe_stored, .. } = *self;
-        sender.discard(&role.0);
-        let pause = sender.base.options.reconnect.next_pause(1);
-        sender.base.link.moved_on(generation, pause).await;
-        // From here on a failure leaves open what became of the first transmission.
-        let maybe_stored = maybe_stored || why.is_unknown();
-        let unknown = |e: Error| e.with_fate(if maybe_stored { Fate::Unknown } else { Fate::Rejected });
-        let permit = sender.permit(&item, &mut budget).await.map_err(|e| unknown(sender.explain(e)))?;
-        match sender.hand_over_within(item, permit, budget, true).await.map_err(unknown)? {
-            Confirming::Done(answer) => Ok(Confirming::Done(answer.map_err(unknown))),
-            Confirming::InFlight(mut flight) => {
-                flight.maybe_stored = maybe_stored;
-                Ok(Confirming::InFlight(flight))
-            }
-        }
-    }
+pub(super) fn lost_item() -> Error {
+    Error::new(Kind::Unexpected, "the driver took a message and gave no answer").with_fate(Fate::Unknown)
 }

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use mq_core::driver::{Change, Connection, Mode, Sort, Target};
-use mq_core::{Binding, ExchangeSpec, Kind, Message, Overflow, Timestamp};
+use mq_core::driver::{Batch, Change, Connection, Exchange, Item, Mode, Producer, Sort, Target};
+use mq_core::{Binding, Error, ExchangeSpec, Fate, Kind, Message, Overflow, Timestamp};
 
-use crate::harness::{Broker, PATIENCE, publish, ready, send, shared, take, text, texts, until_ready};
+use crate::harness::{
+    Broker, PATIENCE, connect, publish, ready, send, shared, stamped, take, text, texts, until_ready,
+};
+use crate::proxy::Proxy;
 
 crate::tests![
     delayed_messages_come_when_due_and_never_early,
     a_dotted_name_is_its_own_address,
     a_message_may_go_round_many_times,
     a_delayed_send_checks_its_target,
+    delayed_messages_are_handed_over_without_an_answer_of_the_broker,
     a_delayed_publish_is_routed_when_it_is_due,
     what_cannot_be_delivered_when_due_is_put_aside,
     copies_of_a_full_queue_go_to_its_companion,
@@ -76,6 +80,33 @@ async fn a_delayed_send_checks_its_target(broker: Broker) {
     connection.apply(&Change::Delete(Sort::Queue, queue)).await.unwrap();
     let late = vec![Message::text("x").with_delay(Duration::from_secs(1))];
     assert_eq!(send(&producer, late).await.remove(0).unwrap_err().kind(), Kind::NotFound);
+}
+
+/// The broker is asked once for many: no hand-over waits for an answer, and what was not published is not unknown.
+async fn delayed_messages_are_handed_over_without_an_answer_of_the_broker(broker: Broker) {
+    let proxy = Proxy::to(broker.url.as_deref().unwrap()).await;
+    let own = broker.connect().await;
+    let queue = broker.queue(&own, "q", |q| q).await;
+    let exchange = broker.name(Sort::Exchange, "x");
+    own.apply(&Change::DeclareExchange(ExchangeSpec::fanout(&exchange))).await.unwrap();
+    let connection = connect(broker.through(&proxy)).await.unwrap();
+    let producer = connection.open_producer(&Target::queue(&queue)).await.unwrap();
+    let publisher = connection.open_exchange(&exchange).await.unwrap();
+    let late = |n: u64| stamped(Message::text("x").with_delay(Duration::from_secs(3600 + n)));
+    let batch = || Batch::of((0..200).map(|n| Item::routed(late(n), "k".into(), false)).collect());
+    let (mut sent, mut published) = (batch(), batch());
+    proxy.swallow();
+    producer.send_batch(&mut sent).await.unwrap();
+    publisher.publish_batch(&mut published).await.unwrap();
+    assert_eq!((sent.remaining(), published.remaining()), (0, 0), "all of it is on its way");
+    proxy.cut();
+    let unsent = Error::disconnected("unsent");
+    for batch in [sent, published] {
+        for result in tokio::time::timeout(PATIENCE, batch.results(&unsent)).await.unwrap() {
+            let e = result.unwrap_err();
+            assert_eq!((e.kind(), e.fate()), (Kind::Disconnected, Fate::Rejected), "{e}");
+        }
+    }
 }
 
 async fn a_delayed_publish_is_routed_when_it_is_due(broker: Broker) {
