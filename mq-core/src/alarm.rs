@@ -8,12 +8,13 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep};
 
-use crate::sync::Mutex;
+use crate::client::lock;
 
 /// How many timers are kept for later.
 const KEPT: usize = 32;
@@ -40,7 +41,7 @@ fn runtime() -> Option<Id> {
 
 impl Timers {
     fn get(&self, until: Instant) -> Timer {
-        let kept = self.0.lock().pop();
+        let kept = lock(&self.0).pop();
         let runtime = runtime();
         match kept {
             Some(mut kept) if kept.runtime == runtime => {
@@ -59,7 +60,7 @@ impl Timers {
         }
         // Nobody is to be woken, and no task kept, for a wait that is over.
         let _ = timer.sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let mut kept = self.0.lock();
+        let mut kept = lock(&self.0);
         if kept.len() < KEPT {
             kept.push(timer);
         }
@@ -173,6 +174,6 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(60);
         assert!(many.iter_mut().all(|alarm| !look(alarm, &timers, until)));
         many.iter_mut().for_each(|alarm| alarm.end(&timers));
-        assert_eq!(timers.0.lock().len(), KEPT);
+        assert_eq!(lock(&timers.0).len(), KEPT);
     }
 }
