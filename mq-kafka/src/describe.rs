@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::connection::{ASK, Link, blocking, make};
-use crate::consumer::acked::{Place, position};
+use crate::consumer::acked::{Place, positions};
 use crate::consumer::plan;
 use crate::context::Quiet;
 use crate::{capability, connection, error};
@@ -69,9 +69,8 @@ pub(crate) fn committed(
     for partition in partitions {
         asked.add_partition(topic, *partition);
     }
-    let found = asker.committed_offsets(asked, ASK);
-    let found = found.map_err(|e| error::of("the group's offsets were not read", e))?;
-    Ok(found.elements().iter().map(|e| (e.partition(), position(e))).collect())
+    let found = asker.committed_offsets(asked, ASK).and_then(|found| positions(&found));
+    found.map_err(|e| error::of("the group's offsets were not read", e))
 }
 
 /// By partition: the end of the log, and what lies between it and what a group has acknowledged. Blocks.

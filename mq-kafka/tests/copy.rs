@@ -19,6 +19,7 @@ use mq_core::driver::Target;
 use mq_core::{Client, ClientOptions, Delivery, Message, QueueSpec, Registry, Result, Topology};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use xtask::brokers::{Control, Store};
 
@@ -122,23 +123,31 @@ async fn give_back(delivery: Delivery) {
 /// What a reader has seen: how often each number came.
 #[derive(Debug, Default)]
 struct Seen {
-    counts: Mutex<BTreeMap<u64, u32>>,
+    /// Where each number lies, and by which process it came there.
+    counts: Mutex<BTreeMap<u64, Vec<String>>>,
     different: AtomicU64,
     stop: AtomicBool,
 }
 
 impl Seen {
-    fn take(&self, body: &[u8]) {
+    fn take(&self, record: &BorrowedMessage<'_>) {
+        let body = record.payload().unwrap_or_default();
         let number = std::str::from_utf8(body).ok().and_then(|t| t.parse().ok()).unwrap_or(u64::MAX);
         let mut counts = self.counts.lock().expect("no panic of a reader");
-        *counts.entry(number).or_default() += 1;
+        let ids = record.headers().into_iter().flat_map(Headers::iter).filter_map(|h| h.value);
+        let ids: Vec<_> = ids.map(String::from_utf8_lossy).collect();
+        let place = format!("{}:{} of {}", record.partition(), record.offset(), ids.join(" "));
+        counts.entry(number).or_default().push(place);
         self.different.store(counts.len() as u64, Ordering::Release);
     }
 
     fn judge(&self, who: &str, messages: u64) -> std::result::Result<(), Failed> {
         let counts = self.counts.lock().expect("no panic of a reader");
         let lost = (0..messages).filter(|n| !counts.contains_key(n)).count();
-        let twice = counts.values().filter(|n| **n > 1).count();
+        let twice = counts.values().filter(|n| n.len() > 1).count();
+        for (number, places) in counts.iter().filter(|(_, p)| p.len() > 1).step_by(50) {
+            println!("{number} lies at {}", places.join(", "));
+        }
         let strange = counts.keys().filter(|n| **n >= messages).count();
         println!(
             "{who}: {} different of {messages}, {lost} lost, {twice} duplicates, {strange} strange",
@@ -150,6 +159,16 @@ impl Seen {
             Err(Failed::from(format!("{who}: see above")))
         }
     }
+}
+
+/// Records of a topic that no transaction has written to.
+fn records(topic: &str) -> i64 {
+    let url = broker::url("MQ_KAFKA_URL", "kafka").unwrap_or_default();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker::hosts_of(&url).join(",")).set("group.id", "copy-count");
+    let consumer: BaseConsumer = config.create().expect("a reader");
+    let ends = (0..PARTITIONS.cast_signed()).map(|p| consumer.fetch_watermarks(topic, p, BACK_WITHIN));
+    ends.map(|end| end.expect("the ends of a partition").1).sum()
 }
 
 /// Reads committed records from the start; to the end, or until it is stopped.
@@ -173,7 +192,7 @@ fn read(topic: &str, seen: &Seen, to_the_end: bool) {
     let all = if to_the_end { PARTITIONS as usize } else { usize::MAX };
     while !seen.stop.load(Ordering::Acquire) && ended.len() < all {
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => seen.take(record.payload().unwrap_or_default()),
+            Some(Ok(record)) => seen.take(&record),
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
             // An outage: the native client goes on by itself.
             Some(Err(_)) | None => {}
@@ -224,6 +243,10 @@ async fn run() -> std::result::Result<(), Failed> {
     for result in producer.send_all((0..messages).map(|n| Message::text(n.to_string()))).await {
         result?;
     }
+    let input = format!("{prefix}in");
+    let stored = tokio::task::spawn_blocking(move || records(&input)).await?;
+    // A send that was sent again would be a duplicate that no transaction made.
+    assert_eq!(u64::try_from(stored).ok(), Some(messages), "records in the input");
     let seen = Arc::new(Seen::default());
     let topic = format!("{prefix}out");
     let reading = {

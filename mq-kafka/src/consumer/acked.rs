@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use mq_core::protocol::acked::{Acked, DEFAULT_BUDGET};
-use rdkafka::Offset;
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::track::Snapshot;
 use crate::quiet::caught;
@@ -98,12 +99,25 @@ fn decode(base: i64, text: &str) -> Place {
     }
 }
 
-/// The stored position of an element; its text may come from any program, and the client panics if it is not
-/// UTF-8.
-pub(crate) fn position(element: &TopicPartitionListElem<'_>) -> Option<Place> {
-    let Offset::Offset(base) = element.offset() else { return None };
+/// The stored position of an element, `None` where nothing is stored; its text may come from any program, and the
+/// client panics if it is not UTF-8.
+///
+/// # Errors
+/// The broker did not tell this one, though it told of others: to take that for nothing stored would read all of the
+/// partition again.
+pub(crate) fn position(element: &TopicPartitionListElem<'_>) -> KafkaResult<Option<Place>> {
+    element.error()?;
+    let Offset::Offset(base) = element.offset() else { return Ok(None) };
     let text = caught(|| element.metadata().to_owned());
-    Some(decode(base, &text.unwrap_or_default()))
+    Ok(Some(decode(base, &text.unwrap_or_default())))
+}
+
+/// The stored positions of all elements, by partition.
+///
+/// # Errors
+/// As [`position`].
+pub(crate) fn positions(found: &TopicPartitionList) -> KafkaResult<Vec<(i32, Option<Place>)>> {
+    found.elements().iter().map(|e| Ok((e.partition(), position(e)?))).collect()
 }
 
 #[cfg(test)]

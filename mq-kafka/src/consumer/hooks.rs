@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::acked::{Place, position};
+use super::acked::{Place, positions};
 use super::shared::{Resumed, Shared};
 use super::track::Tracker;
 use crate::connection::{ASK, watermarks};
@@ -140,10 +140,9 @@ impl Reading {
                 asked.add_partition(&self.shared.plan.topic, *partition);
             }
             asks += 1;
-            match consumer.committed_offsets(asked, ASK) {
-                Ok(found) => {
-                    return Ok(found.elements().iter().map(|e| (e.partition(), position(e))).collect());
-                }
+            match consumer.committed_offsets(asked, ASK).and_then(|found| positions(&found)) {
+                Ok(found) => return Ok(found),
+                Err(KafkaError::OffsetFetch(_)) if asks < ASKS => {}
                 Err(KafkaError::MetadataFetch(Code::OperationTimedOut | Code::RequestTimedOut))
                     if asks < ASKS => {}
                 Err(failed) => return Err(error::of("the group's offsets were not read", failed)),

@@ -10,7 +10,7 @@ use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::acked::{self, position};
+use super::acked::{self, positions};
 use super::shared::{Shared, Stored};
 use super::tag;
 use crate::connection::ASK;
@@ -108,10 +108,10 @@ impl Staged {
             asked.add_partition(self.topic(), stored.partition);
         }
         // The answer is held back until no transaction is open on them.
-        let found = native.committed_offsets(asked, ASK).ok()?;
+        let found = positions(&native.committed_offsets(asked, ASK).ok()?).ok()?;
         let all = self.stored.iter().all(|stored| {
-            let element = found.find_partition(self.topic(), stored.partition);
-            element.and_then(|e| position(&e)).is_some_and(|place| {
+            let place = found.iter().find(|(partition, _)| *partition == stored.partition);
+            place.and_then(|(_, place)| place.as_ref()).is_some_and(|place| {
                 place.base == stored.snapshot.base && place.ahead == stored.snapshot.ahead
             })
         });

@@ -203,7 +203,7 @@ impl Watching {
         for element in stored.elements() {
             let Some(place) = self.place(&element) else { continue };
             let (topic, partition) = (element.topic(), element.partition());
-            let at = match position(&element) {
+            let at = match position(&element)? {
                 Some(at) => at,
                 None => {
                     Place { base: watermarks(consumer.client(), topic, partition)?.0, ..Place::default() }
