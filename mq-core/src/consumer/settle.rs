@@ -202,10 +202,8 @@ impl Delivery {
                 self.held = None;
                 Ok(())
             }
-            Err(error) => {
-                held.settling = false;
-                Err(Unsettled { error, delivery: Box::new(self) })
-            }
+            // A drop of it goes on with that: counted, it would store a copy, also of what comes again by itself.
+            Err(error) => Err(Unsettled { error, delivery: Box::new(self) }),
         }
     }
 
