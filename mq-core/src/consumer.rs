@@ -221,6 +221,20 @@ impl Consumer {
         Ok(batch)
     }
 
+    /// Adds what is here already, until there are `max`. Dropped by a run that is given up, it comes again uncounted.
+    pub(crate) fn take_ready(&mut self, into: &mut Vec<Delivery>, max: usize) {
+        while into.len() < max {
+            let Some(mut delivery) = self.next_ready() else {
+                if self.fill_now() {
+                    continue;
+                }
+                return;
+            };
+            delivery.return_uncounted();
+            into.push(delivery);
+        }
+    }
+
     /// The next delivery that is here already.
     #[inline]
     fn next_ready(&mut self) -> Option<Delivery> {
@@ -412,6 +426,11 @@ impl Consumer {
     /// # Cancel safety
     /// The close goes on in the background.
     pub async fn close(mut self) -> Result<()> {
+        self.leave().await
+    }
+
+    /// As [`close`](Self::close).
+    pub(crate) async fn leave(&mut self) -> Result<()> {
         self.buffer.clear();
         let Some(session) = self.session.take() else { return Ok(()) };
         let core = Arc::clone(&self.core);

@@ -4,22 +4,43 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::delivery::{Delivery, Held, Unsettled};
-use crate::driver::Mode;
+use crate::driver::{Incoming, Mode};
 use crate::error::Kind;
 use crate::message::Message;
 use crate::trail::DeathReason;
+
+use super::stash::Stash;
 
 /// Pauses between tries to give a delivery back.
 const PAUSES: Backoff =
     Backoff::exponential(Duration::from_millis(100)).with_cap(Duration::from_secs(10)).with_jitter(0.1);
 
 impl Delivery {
+    /// Itself, unless something happened since it was received that means not to begin with it: it comes again
+    /// whatever is done with it, it has expired, or it must wait behind one of its key that failed.
+    pub(crate) fn still_fit(self) -> Option<Self> {
+        let void = self.held.as_ref().is_some_and(|h| h.session.core.settles() && h.is_void());
+        if void { None } else { self.unless_expired()?.unless_behind() }
+    }
+
     /// Itself, unless it has expired since it arrived: then it is done away with.
-    pub(crate) fn unless_expired(mut self) -> Option<Self> {
+    fn unless_expired(mut self) -> Option<Self> {
         let unfit = self.held.as_ref().and_then(|h| h.session.judge_expiry(&self.message));
         let Some((reason, error)) = unfit else { return Some(self) };
         self.bury_in_background(reason, error);
         None
+    }
+
+    /// Itself, unless one of its key has failed in front of it: then it waits behind that one.
+    fn unless_behind(mut self) -> Option<Self> {
+        let stash = self.held.as_ref().and_then(|h| h.session.stash.as_ref());
+        if stash.is_none_or(Stash::is_free) {
+            return Some(self);
+        }
+        let held = self.held.take()?;
+        let message = std::mem::replace(&mut self.message, Message::new(""));
+        let passed = held.session.stash.as_ref()?.pass(held.incoming(message))?;
+        Some(Self { message: passed.message, held: Some(held) })
     }
 
     /// Dead-letters what must not be delivered, without holding up the receiver.
@@ -75,6 +96,13 @@ impl Delivery {
 }
 
 impl Held {
+    /// As it came in, with this message.
+    pub(super) fn incoming(&self, message: Message) -> Incoming {
+        let mut incoming = Incoming::new(self.tag, message).with_deaths(self.deaths);
+        (incoming.position, incoming.stamp) = (self.position, self.stamp);
+        incoming
+    }
+
     /// A delivery was dropped unsettled.
     pub(crate) fn dropped(mut self, message: Message) {
         if self.is_void() || std::mem::replace(&mut self.returning, true) {

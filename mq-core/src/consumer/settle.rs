@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::deadline::within;
 use crate::delivery::{Delivery, Held, Unsettled};
-use crate::driver::{Change, Incoming, Mode, Settle, Target};
+use crate::driver::{Change, Mode, Settle, Target};
 use crate::error::{Error, Kind, Result};
 use crate::limits::DLQ_SUFFIX;
 use crate::message::Message;
@@ -142,10 +142,8 @@ impl Delivery {
                 Err(Unsettled { error: void(), delivery: Box::new(self) })
             }
             Some(held) => {
-                let mut incoming = Incoming::new(held.tag, copy).with_deaths(held.deaths);
-                (incoming.position, incoming.stamp) = (held.position, held.stamp);
                 if let Some(stash) = &held.session.stash {
-                    stash.put(incoming, pause);
+                    stash.put(held.incoming(copy), pause);
                 }
                 Ok(())
             }

@@ -79,6 +79,13 @@ impl Lane {
         }
     }
 
+    /// In its place among those that wait: it may have been received before them.
+    fn wait(&mut self, incoming: Incoming) {
+        let place = place_of(&incoming).1;
+        let later = self.behind.iter().rev().take_while(|i| place_of(i).1 > place).count();
+        self.behind.insert(self.behind.len() - later, incoming);
+    }
+
     fn len(&self) -> usize {
         self.behind.len() + self.failed.values().filter(|f| matches!(f, Failed::Waiting(..))).count()
     }
@@ -126,6 +133,11 @@ impl Stash {
         }
     }
 
+    /// True if no lane is blocked.
+    pub(super) fn is_free(&self) -> bool {
+        lock(&self.lanes).lanes.is_empty()
+    }
+
     /// Lets a message pass, unless its lane is blocked by another one: then it waits behind. One that the broker brings
     /// again goes on with the failures that it had.
     pub(super) fn pass(&self, mut incoming: Incoming) -> Option<Incoming> {
@@ -142,7 +154,7 @@ impl Stash {
                 }
             }
             Some(Failed::Waiting(..)) | None => {
-                lane.behind.push_back(incoming);
+                lane.wait(incoming);
                 return None;
             }
         }

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +97,6 @@ where
 }
 
 /// A handler of either sort.
-#[derive(Clone)]
 pub(crate) enum Work {
     Single(Arc<dyn Handler>),
     Batch { handler: Arc<dyn BatchHandler>, max: usize, wait: Duration },
@@ -111,24 +109,5 @@ impl Work {
 
     pub(crate) fn batch(handler: impl BatchHandler, max: usize, wait: Duration) -> Self {
         Self::Batch { handler: Arc::new(handler), max, wait }
-    }
-
-    /// Calls the handler; the future owns all it needs.
-    pub(crate) fn call(&self, mut messages: Vec<Received>) -> Pin<Box<dyn Future<Output = Handled> + Send>> {
-        match self {
-            Self::Single(handler) => {
-                let handler = Arc::clone(handler);
-                Box::pin(async move {
-                    match messages.pop() {
-                        Some(message) => handler.handle(message).await,
-                        None => Ok(()),
-                    }
-                })
-            }
-            Self::Batch { handler, .. } => {
-                let handler = Arc::clone(handler);
-                Box::pin(async move { handler.handle(messages).await })
-            }
-        }
     }
 }

@@ -1,16 +1,18 @@
 //! The run loop: hands messages to handlers, settles by their results, shuts down without losing any.
 
-mod catch;
+mod attempt;
+mod crew;
 mod handler;
 mod lanes;
 mod received;
 mod source;
 mod work;
+mod worker;
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -20,7 +22,7 @@ pub use self::handler::{BatchHandler, Failure, Handled, Handler, permanent};
 pub use self::received::Received;
 
 use self::handler::Work;
-use self::source::Source;
+use self::source::{End, Source};
 use crate::client::Client;
 use crate::consumer::ConsumerBuilder;
 use crate::defaults;
@@ -181,8 +183,11 @@ impl RunLoop {
     pub async fn run_until(self, stop: impl Future) -> Result<RunReport> {
         self.check()?;
         let tally = Arc::new(Tally::default());
-        let permits = Arc::new(Semaphore::new(self.options.concurrency));
-        let (ending, ended) = watch::channel(false);
+        // One consumer alone has no more workers than that.
+        let shared = self.sources.len() > 1;
+        let permits = shared.then(|| Arc::new(Semaphore::new(self.options.concurrency)));
+        let (ending, bell) = watch::channel(false);
+        let end = End { flag: Arc::new(AtomicBool::new(false)), bell };
         let mut stop = pin!(stop);
         let mut opened = Vec::with_capacity(self.sources.len());
         for (builder, work) in self.sources {
@@ -195,13 +200,15 @@ impl RunLoop {
         let clients: Vec<_> = opened.iter().map(|(consumer, _)| consumer.core.client.clone()).collect();
         let mut running = JoinSet::new();
         for (consumer, work) in opened {
-            let source = Source::new(consumer, work, self.options, Arc::clone(&permits), Arc::clone(&tally));
-            running.spawn(source.run(ended.clone()));
+            let (permits, tally) = (permits.clone(), Arc::clone(&tally));
+            let source = Source::new(consumer, work, self.options, permits, tally, end.clone());
+            running.spawn(source.run());
         }
         let first = tokio::select! {
             _ = stop => None,
             ended = running.join_next() => ended,
         };
+        end.flag.store(true, Ordering::Release);
         // Every source is gone already if nobody listens.
         let _ = ending.send(true);
         let mut outcome = first.map_or(Ok(()), flatten);

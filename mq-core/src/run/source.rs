@@ -1,15 +1,17 @@
-//! One consumer of a run, and the handlers that work on its messages.
+//! One consumer of a run, and the workers that call the handler for its messages.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::attempt::Clock;
+use super::crew::{Crew, Job};
 use super::handler::Work;
-use super::lanes::Lanes;
-use super::{RunOptions, Tally, work};
+use super::worker::{Shop, Worker};
+use super::{RunOptions, Tally};
 use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::error::Result;
@@ -17,24 +19,26 @@ use crate::error::Result;
 /// The longest wait for a batch.
 const LONGEST: Duration = Duration::from_secs(86_400 * 365);
 
-pub(super) struct Source {
-    consumer: Consumer,
-    work: Work,
-    options: RunOptions,
-    permits: Arc<Semaphore>,
-    tally: Arc<Tally>,
-    lanes: Lanes,
-    handlers: JoinSet<Finished>,
-    /// Taken and not begun when the end was announced: given back by the closing consumer.
-    unbegun: Vec<Delivery>,
+/// Messages that wait for a worker at most: enough for a worker that is never short of them while others come.
+const AHEAD: usize = 64;
+
+/// The end of a run, as those see it who work in it.
+#[derive(Clone)]
+pub(super) struct End {
+    /// Asked before each handler.
+    pub(super) flag: Arc<AtomicBool>,
+    /// Wakes those who wait.
+    pub(super) bell: watch::Receiver<bool>,
 }
 
-/// How the task of a handler ended.
-enum Finished {
-    /// It worked on a message of this key.
-    Handled(Option<Vec<u8>>),
-    /// The end was announced before it began.
-    Unbegun(Delivery),
+pub(super) struct Source {
+    consumer: Consumer,
+    options: RunOptions,
+    shop: Arc<Shop>,
+    bell: watch::Receiver<bool>,
+    workers: JoinSet<()>,
+    /// Taken from the consumer, on the way to the workers.
+    taken: Vec<Delivery>,
 }
 
 impl Source {
@@ -42,34 +46,31 @@ impl Source {
         consumer: Consumer,
         work: Work,
         options: RunOptions,
-        permits: Arc<Semaphore>,
+        permits: Option<Arc<Semaphore>>,
         tally: Arc<Tally>,
+        end: End,
     ) -> Self {
         // A group keeps the order of a key: also across a retry in place.
         let grouped = matches!(consumer.core.options.mode, crate::driver::Mode::Group(_));
         let per_key = options.per_key.or(grouped.then_some(1));
-        let (lanes, handlers, unbegun) = (Lanes::new(per_key), JoinSet::new(), Vec::new());
-        Self { consumer, work, options, permits, tally, lanes, handlers, unbegun }
+        let limit = if matches!(work, Work::Single(_)) { AHEAD } else { 1 };
+        let crew = Crew::new(per_key, limit, end.flag);
+        let shop = Arc::new(Shop { crew, work, tally, permits });
+        Self { consumer, options, shop, bell: end.bell, workers: JoinSet::new(), taken: Vec::new() }
     }
 
     /// Runs until the end is announced or the consumer fails; then finishes what was begun.
-    pub(super) async fn run(mut self, mut ended: watch::Receiver<bool>) -> Result<()> {
+    pub(super) async fn run(mut self) -> Result<()> {
         let outcome = loop {
             let next = tokio::select! {
                 biased;
-                () = announced(&mut ended) => break Ok(()),
-                Some(done) = self.handlers.join_next() => {
-                    self.finished(done.ok(), &ended);
-                    continue;
-                }
-                next = next(&mut self.consumer, &self.work) => next,
+                () = announced(&mut self.bell) => break Ok(()),
+                // Workers end at the end; one that is gone before was broken.
+                Some(_) = self.workers.join_next() => Ok(()),
+                next = next(&mut self.consumer, &self.shop, &mut self.taken) => next,
             };
             match next {
-                Ok(deliveries) => {
-                    if !self.start(deliveries, &mut ended).await {
-                        break Ok(());
-                    }
-                }
+                Ok(()) => self.hand_over(),
                 Err(error) => break Err(error),
             }
         };
@@ -77,97 +78,50 @@ impl Source {
         outcome
     }
 
-    /// Starts a handler when there is room; false if the end was announced meanwhile.
-    async fn start(&mut self, mut deliveries: Vec<Delivery>, ended: &mut watch::Receiver<bool>) -> bool {
-        if matches!(self.work, Work::Single(_))
-            && let Some(delivery) = deliveries.pop()
-        {
-            match self.lanes.enter(delivery) {
-                Some(delivery) => deliveries.push(delivery),
-                None => return true,
+    /// Gives what was taken to the workers.
+    fn hand_over(&mut self) {
+        let crew = &self.shop.crew;
+        let missing = match &self.shop.work {
+            Work::Single(_) => crew.push(self.taken.drain(..).map(Job::Single)),
+            Work::Batch { .. } => {
+                let batch = (!self.taken.is_empty()).then(|| Job::Batch(std::mem::take(&mut self.taken)));
+                crew.push(batch.into_iter())
             }
-        }
-        if deliveries.is_empty() {
-            return true;
-        }
-        loop {
-            tokio::select! {
-                biased;
-                () = announced(ended) => {
-                    self.unbegun.append(&mut deliveries);
-                    return false;
-                }
-                permit = Arc::clone(&self.permits).acquire_owned() => {
-                    if let Ok(permit) = permit {
-                        self.spawn(deliveries, permit);
-                    }
-                    return true;
-                }
-                Some(done) = self.handlers.join_next() => self.finished(done.ok(), ended),
-            }
-        }
-    }
-
-    fn spawn(&mut self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit) {
-        let (work, tally, timeout) =
-            (self.work.clone(), Arc::clone(&self.tally), self.options.handler_timeout);
-        let key = deliveries.first().and_then(|d| d.message.key()).map(<[u8]>::to_vec);
-        self.handlers.spawn(async move {
-            work::handle(work, deliveries, timeout, &tally).await;
-            drop(permit);
-            Finished::Handled(key)
-        });
-    }
-
-    /// A handler is done: the next message of its key may begin.
-    fn finished(&mut self, done: Option<Finished>, ended: &watch::Receiver<bool>) {
-        let key = match done {
-            Some(Finished::Handled(key)) => key,
-            Some(Finished::Unbegun(delivery)) => return self.unbegun.push(delivery),
-            None => None,
         };
-        let Some(next) = self.lanes.leave(key.as_deref()) else { return };
-        let (work, tally, timeout) =
-            (self.work.clone(), Arc::clone(&self.tally), self.options.handler_timeout);
-        let (permits, mut ended) = (Arc::clone(&self.permits), ended.clone());
-        self.handlers.spawn(async move {
-            let permit = tokio::select! {
-                biased;
-                () = announced(&mut ended) => return Finished::Unbegun(next),
-                permit = permits.acquire_owned() => permit,
-            };
-            // Closed permits mean that the run is over.
-            let Ok(_permit) = permit else { return Finished::Unbegun(next) };
-            work::handle(work, vec![next], timeout, &tally).await;
-            Finished::Handled(key)
-        });
+        for _ in 0..missing.min(self.options.concurrency.saturating_sub(self.workers.len())) {
+            let clock = Clock::new(self.options.handler_timeout);
+            self.workers.spawn(Worker::new(Arc::clone(&self.shop), clock).run());
+        }
     }
 
     /// Handlers finish within the grace time; then everything that is not settled goes back.
-    async fn shut_down(mut self) {
-        let mut waiting = self.lanes.drain();
-        waiting.append(&mut self.unbegun);
-        let finish = async {
-            while let Some(done) = self.handlers.join_next().await {
-                if let Ok(Finished::Unbegun(delivery)) = done {
-                    waiting.push(delivery);
-                }
-            }
-        };
-        if tokio::time::timeout(self.options.grace, finish).await.is_err() {
-            let unfinished = u64::try_from(self.handlers.len()).unwrap_or(u64::MAX);
-            self.tally.unfinished.fetch_add(unfinished, Ordering::Relaxed);
+    async fn shut_down(&mut self) {
+        let mut unbegun = self.shop.crew.close();
+        unbegun.append(&mut self.taken);
+        if tokio::time::timeout(self.options.grace, self.shop.crew.idle()).await.is_ok() {
+            // None of them is in a handler: they end at once, and nothing of the handler outlives the run.
+            self.workers.shutdown().await;
+        } else {
+            let unfinished = u64::try_from(self.shop.crew.running()).unwrap_or(u64::MAX);
+            self.shop.tally.unfinished.fetch_add(unfinished, Ordering::Relaxed);
             tracing::warn!(
                 unfinished,
                 "handlers did not finish within the grace time; their messages come again"
             );
         }
-        if let Err(error) = self.consumer.close().await {
+        if let Err(error) = self.consumer.leave().await {
             tracing::warn!(%error, "a consumer did not close in time; what it held comes again");
         }
         // Void by now: nothing is retried or counted for it.
-        drop(waiting);
-        self.handlers.abort_all();
+        drop(unbegun);
+        self.workers.abort_all();
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // A run that is given up: no worker may begin what another one leaves while they end one by one.
+        drop(self.shop.crew.close());
     }
 }
 
@@ -176,10 +130,19 @@ async fn announced(ended: &mut watch::Receiver<bool>) {
     drop(ended.wait_for(|e| *e).await);
 }
 
-async fn next(consumer: &mut Consumer, work: &Work) -> Result<Vec<Delivery>> {
-    match work {
-        Work::Single(_) => Ok(vec![take(consumer).await?]),
-        Work::Batch { max, wait, .. } => collect(consumer, *max, *wait).await,
+/// Takes messages as soon as there is room for them and they are there.
+async fn next(consumer: &mut Consumer, shop: &Shop, taken: &mut Vec<Delivery>) -> Result<()> {
+    let room = shop.crew.room().await;
+    match &shop.work {
+        Work::Single(_) => {
+            taken.push(take(consumer).await?);
+            consumer.take_ready(taken, room);
+            Ok(())
+        }
+        Work::Batch { max, wait, .. } => {
+            *taken = collect(consumer, *max, *wait).await?;
+            Ok(())
+        }
     }
 }
 
@@ -196,6 +159,7 @@ async fn collect(consumer: &mut Consumer, max: usize, wait: Duration) -> Result<
     if batch.is_empty() {
         batch.push(take(consumer).await?);
     }
+    consumer.take_ready(&mut batch, max);
     consumer.batch = Some(batch);
     // A far future instead of an overflow for "no end in practice".
     let until = tokio::time::Instant::now() + wait.min(LONGEST);
@@ -206,7 +170,10 @@ async fn collect(consumer: &mut Consumer, max: usize, wait: Duration) -> Result<
         }
         let Ok(next) = tokio::time::timeout_at(until, take(consumer)).await else { break };
         let next = next?;
-        consumer.batch.get_or_insert_default().push(next);
+        let mut batch = consumer.batch.take().unwrap_or_default();
+        batch.push(next);
+        consumer.take_ready(&mut batch, max);
+        consumer.batch = Some(batch);
     }
     Ok(consumer.batch.take().unwrap_or_default())
 }

@@ -8,3 +8,4 @@ mod run;
 mod send;
 mod topology;
 mod transaction;
+mod workers;
