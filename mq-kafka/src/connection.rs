@@ -191,7 +191,7 @@ impl Link {
 impl Link {
     /// The TTL of messages that bring none.
     pub(crate) async fn ttl(&self, target: &Target) -> Result<Option<Duration>> {
-        if target.sort == Sort::Queue { topology::ttl(self, &target.name).await } else { Ok(None) }
+        if target.sort == Sort::Queue { Ok(topology::kept(self, &target.name).await?.ttl) } else { Ok(None) }
     }
 }
 

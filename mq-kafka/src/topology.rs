@@ -23,6 +23,10 @@ const SEEN: Duration = Duration::from_secs(5);
 const MARK: &str = "min.compaction.lag.ms";
 const QUEUE_MARK: i64 = 1;
 const TOPIC_MARK: i64 = 2;
+/// ... which of the topics that had its name it is, by a random number that is set when it is made...
+const CREATION: &str = "delete.retention.ms";
+/// Creation ids are above this: anything a person would set says nothing.
+const NO_CREATION: i64 = 1 << 40;
 /// ... and the TTL of its messages, in milliseconds.
 const TTL: &str = "max.compaction.lag.ms";
 const FOR_EVER: i64 = i64::MAX;
@@ -141,9 +145,10 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
     let Some((partitions, copies)) = counts.filter(|(p, c)| *p > 0 && *c > 0) else {
         return Err(Error::config("partitions and replication are at least 1"));
     };
-    let settings = plan.settings();
+    let (settings, creation) = (plan.settings(), fastrand::i64(NO_CREATION + 1..).to_string());
     let outcome = {
         let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies));
+        let topic = topic.set(CREATION, &creation);
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let asked = link.admin().await?.create_topics([&topic], &options());
         asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
@@ -280,14 +285,23 @@ async fn settings(link: &Link, topic: &str) -> Result<HashMap<String, String>> {
     Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
-/// The TTL of a queue's messages that bring none.
-pub(crate) async fn ttl(link: &Link, queue: &str) -> Result<Option<Duration>> {
-    let kept = settings(link, queue).await?;
-    if kept.get(MARK).is_none_or(|mark| *mark != QUEUE_MARK.to_string()) {
-        return Ok(None);
-    }
-    let millis = kept.get(TTL).and_then(|ttl| ttl.parse::<i64>().ok()).filter(|ttl| *ttl != FOR_EVER);
-    Ok(millis.and_then(|ttl| u64::try_from(ttl).ok()).map(Duration::from_millis))
+/// What the settings of a topic say to those who use it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// Expiry of a queue's messages that bring none.
+    pub(crate) ttl: Option<Duration>,
+    /// Tells the topic from others that had its name; 0 if it was made by others than mq.
+    pub(crate) creation: u64,
+}
+
+/// What the settings of a topic say.
+pub(crate) async fn kept(link: &Link, topic: &str) -> Result<Kept> {
+    let kept = settings(link, topic).await?;
+    let number = |name: &str| kept.get(name).and_then(|value| value.parse::<i64>().ok());
+    let creation = number(CREATION).filter(|id| *id > NO_CREATION).unwrap_or(0).cast_unsigned();
+    let ttl = number(TTL).filter(|ttl| number(MARK) == Some(QUEUE_MARK) && *ttl != FOR_EVER);
+    let ttl = ttl.and_then(|ttl| u64::try_from(ttl).ok()).map(Duration::from_millis);
+    Ok(Kept { ttl, creation })
 }
 
 /// Deletes a topic; the broker forgets the groups' offsets of it at once.

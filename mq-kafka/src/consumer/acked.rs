@@ -19,6 +19,16 @@ pub(crate) struct Place {
     pub(crate) deaths: Deaths,
     /// Its owner has not left in order: it lives, or it died.
     pub(crate) open: bool,
+    /// Creation id of the topic that it was stored for; 0 if that is not known.
+    pub(crate) creation: u64,
+}
+
+impl Place {
+    /// False if it was stored for another topic, which had this name before: the last commit of a consumer may come
+    /// after its queue was deleted and made again, and would skip what the new one holds.
+    pub(crate) fn is_of(&self, creation: u64) -> bool {
+        self.creation == creation || self.creation == 0 || creation == 0
+    }
 }
 
 /// Deaths of consumers that held messages, as steps: offsets below the end have seen so many.
@@ -58,8 +68,8 @@ fn signed(offset: u64) -> i64 {
 
 /// The text for a snapshot. What does not fit is left out from the far end: it costs a redelivery, no message.
 /// The broker refuses a text that is too long without a word on some paths, so the budget is kept here.
-pub(crate) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> String {
-    map(snapshot, deaths, open).encode(DEFAULT_BUDGET).text
+pub(crate) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool, creation: u64) -> String {
+    map(snapshot, deaths, open, creation).encode(DEFAULT_BUDGET).text
 }
 
 /// Runs that fit in any case.
@@ -77,11 +87,13 @@ pub(super) fn fits_well(snapshot: &Snapshot, deaths: &Deaths) -> bool {
 
 fn fits_in(budget: usize, snapshot: &Snapshot, deaths: &Deaths) -> bool {
     let Some(last) = snapshot.ahead.last() else { return true };
-    snapshot.ahead.len() <= FEW || map(snapshot, deaths, true).encode(budget).covers >= unsigned(last.end)
+    // The longest creation id: it must fit whatever it is.
+    let covers = || map(snapshot, deaths, true, u64::MAX).encode(budget).covers;
+    snapshot.ahead.len() <= FEW || covers() >= unsigned(last.end)
 }
 
-fn map(snapshot: &Snapshot, deaths: &Deaths, open: bool) -> Acked {
-    let mut map = Acked::new(unsigned(snapshot.base), 0);
+fn map(snapshot: &Snapshot, deaths: &Deaths, open: bool, creation: u64) -> Acked {
+    let mut map = Acked::new(unsigned(snapshot.base), creation);
     map.runs = snapshot.ahead.iter().map(|r| unsigned(r.start)..unsigned(r.end)).collect();
     map.deaths.clone_from(&deaths.0);
     map.open = open;
@@ -96,6 +108,7 @@ fn decode(base: i64, text: &str) -> Place {
         ahead: found.runs.iter().map(|r| signed(r.start)..signed(r.end)).collect(),
         deaths: Deaths(found.deaths),
         open: found.open,
+        creation: found.creation,
     }
 }
 
@@ -130,13 +143,15 @@ mod tests {
         let s = Snapshot { base: 7, ahead: vec![8..9, 12..20] };
         let mut deaths = Deaths::default();
         deaths.add(12);
-        let text = encode(&s, &deaths, true);
+        let text = encode(&s, &deaths, true, 5);
         let place = decode(7, &text);
         assert_eq!((&place.ahead, &place.deaths, place.open), (&s.ahead, &deaths, true));
+        assert!(place.is_of(5) && place.is_of(0) && !place.is_of(6));
         let other = decode(8, &text);
         assert!(other.ahead.is_empty() && !other.open, "a reset by hand carries no map");
+        assert!(other.is_of(6), "a reset by hand counts for whatever is there");
         let long = Snapshot { base: 0, ahead: (1..9000).map(|i| i * 9..i * 9 + 1).collect() };
-        let text = encode(&long, &deaths, false);
+        let text = encode(&long, &deaths, false, 0);
         assert!(text.len() <= DEFAULT_BUDGET && text.is_ascii());
         let kept = decode(0, &text).ahead;
         assert!(!kept.is_empty() && long.ahead.starts_with(&kept));

@@ -83,7 +83,7 @@ impl Reading {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         let mut resumed = Vec::with_capacity(partitions.len());
         for (partition, stored) in stored? {
-            let place = match stored {
+            let place = match stored.filter(|place| place.is_of(self.shared.plan.kept.creation)) {
                 Some(place) => self.taken_over(place),
                 None => Place { base: self.start(consumer, partition)?, ..Place::default() },
             };
@@ -163,7 +163,7 @@ impl Reading {
                 let numbers = partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
                 shared.announce(|number| Arrival::Revoking(numbers, release(shared, number)), RELEASE);
             }
-            if !shared.unconfirmed().is_empty() {
+            if !shared.is_gone() && !shared.unconfirmed().is_empty() {
                 let number = shared.commits.ask();
                 if !shared.commits.done_within(number, LAST_COMMIT) {
                     tracing::warn!(target: "mq_kafka", ?partitions, "the last acks were not stored in time");

@@ -25,7 +25,7 @@ pub(crate) use shared::Shared;
 pub(crate) use stage::{Staged, list_of};
 
 use crate::connection::{Link, blocking};
-use crate::{error, lock};
+use crate::{error, lock, topology};
 use control::Command;
 use plan::Plan;
 
@@ -48,10 +48,10 @@ impl KafkaConsumer {
         if link.is_closed() {
             return Err(Error::closed("connection"));
         }
-        let ttl = link.ttl(&options.source).await?;
+        let kept = topology::kept(link, &options.source.name).await?;
         let (link, options) = (Arc::clone(link), options.clone());
         blocking(move || {
-            let shared = Arc::new(Shared::new(next_id(), Plan::new(&link, &options, ttl)?));
+            let shared = Arc::new(Shared::new(next_id(), Plan::new(&link, &options, kept)?));
             // Dropped on any way out, it stops the threads.
             let consumer = Self { shared: Arc::clone(&shared) };
             reader::start(&link, &shared)?;

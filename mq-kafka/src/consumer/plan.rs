@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
 use mq_core::driver::{ConsumerOptions, Mode, Sort, Start};
 use mq_core::{Error, Result, Timestamp};
 
 use super::tag::MAX_PARTITION;
 use crate::connection::Link;
+use crate::topology::Kept;
 use crate::{describe, error};
 
 /// What a consumer reads, and from where.
@@ -28,13 +28,13 @@ pub(crate) struct Plan {
     /// Read as a queue: nobody else needs what is acknowledged.
     pub(super) queue: bool,
     pub(super) prefetch: usize,
-    /// Expiry of messages that bring none.
-    pub(super) ttl: Option<Duration>,
+    /// What the topic's settings say.
+    pub(super) kept: Kept,
 }
 
 impl Plan {
     /// Blocks: fixes the start position.
-    pub(super) fn new(link: &Link, options: &ConsumerOptions, ttl: Option<Duration>) -> Result<Self> {
+    pub(super) fn new(link: &Link, options: &ConsumerOptions, kept: Kept) -> Result<Self> {
         let topic = options.source.name.clone();
         let partitions = link.partitions(&topic)?;
         let partitions = partitions.ok_or_else(|| options.source.not_found().with_backend(error::BACKEND))?;
@@ -53,7 +53,7 @@ impl Plan {
         let mut left_out = BTreeMap::new();
         if browse && options.source.sort == Sort::Queue {
             for (partition, stored) in describe::committed(link, &topic, &topic, &partitions)? {
-                let Some(place) = stored else { continue };
+                let Some(place) = stored.filter(|place| place.is_of(kept.creation)) else { continue };
                 starts.insert(partition, place.base);
                 left_out.insert(partition, place.ahead);
             }
@@ -69,7 +69,7 @@ impl Plan {
             ends,
             queue: options.mode == Mode::Shared,
             prefetch,
-            ttl,
+            kept,
         })
     }
 

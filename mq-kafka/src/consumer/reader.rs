@@ -2,8 +2,8 @@
 //! for long, so that rebalances are heard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
@@ -22,7 +22,7 @@ use super::tail::Tail;
 use super::track::Tracker;
 use super::{commit, control};
 use crate::connection::{Link, make};
-use crate::{convert, error};
+use crate::{convert, error, topology};
 
 /// Longest wait in one poll: how late a command is heard at most.
 const POLL: Duration = Duration::from_millis(50);
@@ -32,6 +32,8 @@ const STEP: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a consumer that is closed waits for the end of a rebalance.
 const LEAVE: Duration = Duration::from_secs(4);
+/// Time between two questions whether the topic is still the same.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Most messages of one hand-over.
 const BATCH: usize = 1024;
 
@@ -57,7 +59,10 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
             .then(|| Tail { link: Arc::downgrade(link), runtime: Handle::current() }),
     });
     let shared = Arc::clone(shared);
-    let reader = Reader { shared, consumer, left: BTreeSet::new(), chores, paused: false, held: 0 };
+    let (link, runtime) = (Arc::downgrade(link), Handle::current());
+    let left = BTreeSet::new();
+    let reader =
+        Reader { shared, consumer, link, runtime, left, chores, paused: false, held: 0, looked: None };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
     spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
 }
@@ -65,12 +70,16 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
 struct Reader {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<Reading>>,
+    link: Weak<Link>,
+    runtime: Handle,
     /// Partitions that a browse has not read to the end.
     left: BTreeSet<i32>,
     chores: Option<Chores>,
     paused: bool,
     /// The epoch for which the pause, or its absence, was set.
     held: u32,
+    /// When it was last asked which topic is there.
+    looked: Option<Instant>,
 }
 
 impl Reader {
@@ -94,7 +103,9 @@ impl Reader {
         self.settle_down();
         self.shared.leaving(&self.shared.partitions());
         // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
-        self.shared.commits.ask();
+        if !self.shared.is_gone() {
+            self.shared.commits.ask();
+        }
         self.shared.commits.stop();
         if let Some(Ok(thread)) = committer {
             // A rebalance that goes on has to be heard, or what is acknowledged could not be stored.
@@ -201,7 +212,7 @@ impl Reader {
                         return self.end_of(partition, batch);
                     }
                     let (mut message, unreadable) = convert::message(&record);
-                    if let Some(ttl) = self.shared.plan.ttl {
+                    if let Some(ttl) = self.shared.plan.kept.ttl {
                         convert::expire(&mut message, ttl);
                     }
                     batch.push(Read { partition, offset, message, unreadable, epoch });
@@ -226,7 +237,7 @@ impl Reader {
     }
 
     /// Most errors pass by themselves and repeat.
-    fn failed(&self, failed: &KafkaError) {
+    fn failed(&mut self, failed: &KafkaError) {
         let Some(code) = error::code_of(failed) else { return };
         tracing::debug!(target: "mq_kafka", topic = self.shared.plan.topic, ?code, "consumer");
         match failed {
@@ -239,11 +250,24 @@ impl Reader {
         }
     }
 
-    /// The topic may be gone.
-    fn look(&self) {
-        let topic = &self.shared.plan.topic;
-        if matches!(crate::connection::partitions(self.consumer.client(), topic), Ok(None)) {
-            self.shared.die(Target::topic(topic).not_found().with_backend(error::BACKEND));
+    /// The topic may be gone, or it may be another one of the same name.
+    fn look(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < AGAIN) {
+            return;
+        }
+        let plan = &self.shared.plan;
+        let gone = || Target::topic(&plan.topic).not_found().with_backend(error::BACKEND);
+        if matches!(crate::connection::partitions(self.consumer.client(), &plan.topic), Ok(None)) {
+            return self.shared.die(gone());
+        }
+        self.looked = Some(Instant::now());
+        let Some(link) = self.link.upgrade().filter(|_| plan.kept.creation != 0) else { return };
+        match self.runtime.block_on(topology::kept(&link, &plan.topic)) {
+            Ok(kept) if kept.creation != plan.kept.creation => self.shared.die(gone()),
+            Ok(_) => {}
+            Err(failed) => {
+                tracing::debug!(target: "mq_kafka", error = %failed, "the topic was not looked at")
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::{Arrival, Incoming, Position, Tag};
-use mq_core::{Error, Message, Result};
+use mq_core::{Error, Kind, Message, Result};
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::{Notify, watch};
 
@@ -61,6 +61,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 struct Part {
     epoch: u32,
+    /// Creation id of the topic.
+    creation: u64,
     tracker: Tracker,
     deaths: Deaths,
     /// Held messages that could not be read as a whole.
@@ -91,6 +93,7 @@ impl Part {
             snapshot: self.tracker.snapshot_with(acked)?,
             deaths: self.deaths.clone(),
             open: !self.leaving,
+            creation: self.creation,
             version: self.version,
         })
     }
@@ -122,6 +125,8 @@ pub(crate) struct Stored {
     pub(super) deaths: Deaths,
     /// False for the last commit before the partition goes.
     pub(super) open: bool,
+    /// Creation id of the topic.
+    pub(super) creation: u64,
     version: u64,
 }
 
@@ -154,6 +159,11 @@ impl Shared {
     pub(super) fn is_stopping(&self) -> bool {
         let state = lock(&self.state);
         state.stopping || state.death.is_some()
+    }
+
+    /// True if what it reads is gone: nothing is left to store.
+    pub(super) fn is_gone(&self) -> bool {
+        lock(&self.state).death.as_ref().is_some_and(|death| death.kind() == Kind::NotFound)
     }
 
     /// Waits until the threads have ended.
@@ -257,7 +267,8 @@ impl Shared {
         let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
         for Resumed { partition, tracker, deaths } in resumed {
             // Nothing of this owner is stored yet: neither where it starts nor that it holds the partition.
-            let part = Part { epoch, tracker, deaths, version: 1, ..Part::default() };
+            let creation = self.plan.kept.creation;
+            let part = Part { epoch, creation, tracker, deaths, version: 1, ..Part::default() };
             state.parts.insert(partition, part);
         }
         // To a browse, a receive without a message is the end.

@@ -138,10 +138,10 @@ impl Drop for Staged {
 /// A list for a commit. It is made by hand: one that librdkafka made would hold up the consumer's end.
 pub(crate) fn list_of(topic: &str, stored: &[Stored]) -> std::result::Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(stored.len());
-    for Stored { partition, snapshot, deaths, open, .. } in stored {
+    for Stored { partition, snapshot, deaths, open, creation, .. } in stored {
         let mut element = list.add_partition(topic, *partition);
         element.set_offset(Offset::Offset(snapshot.base))?;
-        element.set_metadata(acked::encode(snapshot, deaths, *open));
+        element.set_metadata(acked::encode(snapshot, deaths, *open, *creation));
     }
     Ok(list)
 }

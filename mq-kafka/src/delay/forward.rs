@@ -276,7 +276,7 @@ pub(super) fn list(stored: impl Iterator<Item = (String, i32, acked::Entry)>) ->
     for (topic, partition, (snapshot, deaths)) in stored {
         let mut element = list.add_partition(&topic, partition);
         element.set_offset(Offset::Offset(snapshot.base)).ok()?;
-        element.set_metadata(acked::encode(&snapshot, &deaths, false));
+        element.set_metadata(acked::encode(&snapshot, &deaths, false, 0));
     }
     (list.count() > 0).then_some(list)
 }

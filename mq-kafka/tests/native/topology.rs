@@ -1,5 +1,9 @@
 //! Declaring, describing, purging, trimming.
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
 use super::*;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -8,7 +12,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         an_export_names_every_topic_and_its_settings,
         depth_lag_and_partitions,
         purge_empties_a_queue,
-        what_is_acknowledged_is_removed_from_a_queues_log
+        what_is_acknowledged_is_removed_from_a_queues_log,
+        an_old_commit_hides_nothing_of_a_queue_that_was_made_again
     ]
 }
 
@@ -123,4 +128,58 @@ async fn what_is_acknowledged_is_removed_from_a_queues_log() {
     assert_eq!(inbox.take(1).await.len(), 1);
     inbox.close().await;
     bed.close().await;
+}
+
+/// What a consumer of the deleted queue stores too late must not count for the new one: it would skip what that holds.
+async fn an_old_commit_hides_nothing_of_a_queue_that_was_made_again() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("renewed", 1).await;
+    let target = Target::queue(&queue);
+    bed.texts(&target, 3).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(3).await;
+    inbox.ack(&got).await;
+    inbox.close().await;
+    let old = Foreign::of(&queue);
+    let (offset, text) = old.stored();
+    assert_eq!(offset, Offset::Offset(3));
+    bed.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+    let spec = QueueSpec::new(&queue).with_parallelism(1);
+    bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    old.store(offset, text);
+    bed.send(&target, [Message::text("a"), Message::text("b")]).await;
+    let mut inbox = bed.shared(&queue).await;
+    assert_eq!(texts(&inbox.take(2).await), ["a", "b"]);
+    inbox.close().await;
+    bed.close().await;
+}
+
+/// A raw client in the group of a queue with one partition.
+struct Foreign {
+    queue: String,
+    client: BaseConsumer,
+}
+
+impl Foreign {
+    fn of(queue: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", support::hosts().join(",")).set("group.id", queue);
+        Self { queue: queue.to_owned(), client: config.create().unwrap() }
+    }
+
+    fn stored(&self) -> (Offset, String) {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&self.queue, 0);
+        let found = self.client.committed_offsets(asked, Duration::from_secs(10)).unwrap();
+        let element = &found.elements()[0];
+        (element.offset(), element.metadata().to_owned())
+    }
+
+    fn store(&self, offset: Offset, text: String) {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&self.queue, 0);
+        element.set_offset(offset).unwrap();
+        element.set_metadata(text);
+        self.client.commit(&list, CommitMode::Sync).unwrap();
+    }
 }
