@@ -16,7 +16,7 @@ use lapin::options::{
     BasicRejectOptions,
 };
 use lapin::types::FieldTable;
-use mq_core::driver::Flushed;
+use mq_core::driver::{FOREVER, Flushed};
 use mq_core::protocol::objects;
 use mq_core::{Error, Kind, Result};
 
@@ -199,10 +199,23 @@ impl Inbox {
         mut take: impl FnMut(Delivery),
     ) -> Result<()> {
         let arrived = poll_fn(|cx| self.poll(cx, max, &mut take));
-        match tokio::time::timeout(wait, arrived).await {
-            Err(_) | Ok(Ok(())) => Ok(()),
-            Ok(Err(end)) => Err(self.why(end).await),
+        // A timer for each message would cost more than the message.
+        let arrived = if wait < FOREVER {
+            tokio::time::timeout(wait, arrived).await.unwrap_or(Ok(()))
+        } else {
+            arrived.await
+        };
+        match arrived {
+            Ok(()) => Ok(()),
+            Err(end) => Err(self.why(end).await),
         }
+    }
+
+    /// Hands over what the broker has pushed already; false if that is nothing.
+    pub(crate) fn try_receive(&self, max: usize, mut take: impl FnMut(Delivery)) -> bool {
+        // The one who receives is not waiting now; it is registered again when it waits.
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.poll(&mut cx, max, &mut take), Poll::Ready(Ok(())))
     }
 
     /// One look, for readers of several inboxes. `take` must not call the inbox.
@@ -260,6 +273,16 @@ impl Inbox {
             return Err(gone.with_backend(BACKEND));
         }
         Ok(Flushed::Taken)
+    }
+
+    /// As [`flush`](Self::flush), without a wait until the frames are written: the connection writes them soon. False
+    /// if the channel is gone.
+    pub(crate) fn try_flush(&self) -> bool {
+        let alive = self.is_alive();
+        if alive {
+            drop(self.queue_acks());
+        }
+        alive
     }
 
     /// Queues the frames of all recorded acks; what it returns waits until they are written.

@@ -63,6 +63,14 @@ impl Consumer for QueueConsumer {
         self.inbox.receive(max, wait, |delivery| into.push(self.arrival(delivery))).await
     }
 
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        Ok(self.inbox.try_receive(max, |delivery| into.push(self.arrival(delivery))))
+    }
+
+    fn try_flush(&self) -> bool {
+        self.inbox.try_flush()
+    }
+
     fn ack(&self, tags: &[Tag]) -> AckNow {
         for tag in tags.iter().filter(|t| t.consumer == self.id) {
             self.inbox.ack(tag.seq);

@@ -227,8 +227,7 @@ impl Session {
         let now = self.driver.ack(&[tag]);
         let held = self.settled();
         if now == AckNow::Recorded {
-            Flusher::ensure(self);
-            self.flusher.recorded(held == 0);
+            self.ack_recorded(held == 0);
         }
         Ok(())
     }
@@ -240,9 +239,10 @@ impl Session {
 
     pub(crate) async fn flush(&self) -> Result<Flushed> {
         let deadline = self.core.client.inner.options.admin_deadline;
+        let flushing = self.flusher.begin();
         let flushed = within("flush acks", deadline, self.driver.flush()).await;
         if flushed.is_ok() {
-            self.flusher.flushed();
+            flushing.done();
         }
         flushed
     }

@@ -48,6 +48,13 @@ pub trait Consumer: Send + Sync + 'static {
     /// Recorded acks stay recorded until they are on the wire.
     fn flush(&self) -> impl Future<Output = Result<Flushed>> + Send;
 
+    /// As [`flush`](Self::flush), where that takes no wait: puts recorded acks on the wire and returns true. False
+    /// leaves them recorded, and they go the usual way. A wrapper that does not pass this on loses the short way and
+    /// nothing else.
+    fn try_flush(&self) -> bool {
+        false
+    }
+
     /// Settles one delivery otherwise.
     ///
     /// # Errors

@@ -70,6 +70,7 @@ twin! {
     } sync {
         fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool>;
         fn ack(&self, tags: &[Tag]) -> AckNow;
+        fn try_flush(&self) -> bool;
     }
 }
 

@@ -214,6 +214,9 @@ impl Consumer for ErasedConsumer {
     fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
         self.0.try_receive(into, max)
     }
+    fn try_flush(&self) -> bool {
+        self.0.try_flush()
+    }
     fn ack(&self, tags: &[Tag]) -> AckNow {
         self.0.ack(tags)
     }

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mq_core::driver::{self, AckNow, Arrival, ConsumerOptions, Control, Flushed, Mode, Settle, Start, Tag};
+use mq_core::driver::{
+    self, AckNow, Arrival, ConsumerOptions, Control, FOREVER, Flushed, Mode, Settle, Start, Tag,
+};
 use mq_core::{Error, Kind, Result};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -99,10 +101,17 @@ impl driver::Consumer for KafkaConsumer {
             if self.shared.take(into, max)? || self.shared.is_exhausted() {
                 return Ok(());
             }
-            if timeout_at(deadline, self.shared.arrived.notified()).await.is_err() {
+            let arrived = self.shared.arrived.notified();
+            if wait >= FOREVER {
+                arrived.await;
+            } else if timeout_at(deadline, arrived).await.is_err() {
                 return Ok(());
             }
         }
+    }
+
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        self.shared.take(into, max)
     }
 
     fn ack(&self, tags: &[Tag]) -> AckNow {
