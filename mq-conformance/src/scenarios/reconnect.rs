@@ -234,7 +234,8 @@ async fn a_group_resumes_after_a_cut(cx: Ctx) -> Outcome {
         while seen.len() < (round + 1) * 10 {
             let delivery = cx.next(&mut consumer).await?;
             seen.insert(text(&delivery));
-            delivery.ack()?;
+            // Void if it was at hand before the cut: then it comes again.
+            drop(delivery.ack());
         }
         consumer.flush_acks().await?;
         cx.disconnect().await?;
@@ -262,7 +263,7 @@ async fn many_cuts_lose_nothing(cx: Ctx) -> Outcome {
     while seen.len() < sent {
         let delivery = cx.next(&mut consumer).await?;
         seen.insert(text(&delivery));
-        delivery.ack()?;
+        drop(delivery.ack());
     }
     Ok(())
 }

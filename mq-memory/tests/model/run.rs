@@ -309,9 +309,15 @@ impl Run {
             let consumer = common::consumer(&self.links[1], &queue).await;
             self.opened += 1;
             self.model.open(self.opened, 1, &queue, false);
-            let got = ids(&common::take(&consumer, 1000).await);
+            let mut got = ids(&common::take(&consumer, 1000).await);
             let expected = self.model.receive(self.opened, 1000).unwrap_or_default();
-            assert_eq!(got, expected.into_iter().map(|m| m.id).collect::<Vec<_>>(), "{queue} at the end");
+            let mut expected: Vec<_> = expected.into_iter().map(|m| m.id).collect();
+            if queue.ends_with(".dlq") {
+                // A restart ends several connections: which one's messages are buried first is not promised.
+                got.sort_unstable();
+                expected.sort_unstable();
+            }
+            assert_eq!(got, expected, "{queue} at the end");
         }
         self.crash(0).await;
         assert_eq!(self.told, self.model.reported);

@@ -140,9 +140,13 @@ async fn unconfirmed_sends_are_unknown_when_the_connection_dies(broker: Broker) 
     proxy.swallow();
     let mut batch = Batch::of(texts(0..10).into_iter().map(item).collect());
     producer.send_batch(&mut batch).await.unwrap();
-    proxy.cut();
     let unsent = Error::disconnected("unsent");
-    for result in tokio::time::timeout(harness::PATIENCE, batch.results(&unsent)).await.unwrap() {
+    let mut answers = std::pin::pin!(batch.results(&unsent));
+    // What has not left by the cut is rejected, and rightly so.
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), answers.as_mut()).await;
+    assert!(early.is_err(), "nobody answers");
+    proxy.cut();
+    for result in tokio::time::timeout(harness::PATIENCE, answers).await.unwrap() {
         let e = result.unwrap_err();
         assert_eq!((e.kind(), e.fate(), e.is_temporary()), (Kind::Disconnected, Fate::Unknown, true), "{e}");
     }
