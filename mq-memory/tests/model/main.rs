@@ -20,13 +20,27 @@ fn the_broker_does_what_the_model_does() {
     let histories = prop::collection::vec(ops::op(), 1..80);
     runner
         .run(&histories, |history| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .unwrap();
-            runtime.block_on(run::run(history));
+            replay(history);
             Ok(())
         })
         .unwrap_or_else(|e| panic!("{e}"));
+}
+
+fn replay(history: Vec<ops::Op>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(run::run(history));
+}
+
+/// Found by chance: what two connections held is buried in the order in which the connections end.
+#[test]
+fn a_restart_buries_in_the_order_of_the_connections() {
+    use ops::Op::{Declare, Open, Receive, Restart, Send};
+    let sent = || ops::Sent { delay: None, ttl: None, priority: 0 };
+    let held_by_both = |first: usize, second: usize| {
+        let held = |link| [Send(1, sent()), Open(link, link, 1, false), Receive(link, 1)];
+        [Declare(1)].into_iter().chain(held(first)).chain(held(second)).chain([Restart]).collect()
+    };
+    replay(held_by_both(0, 1));
+    replay(held_by_both(1, 0));
 }

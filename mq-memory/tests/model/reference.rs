@@ -303,9 +303,11 @@ impl Model {
 
     /// Connections die at the same moment.
     pub fn crash(&mut self, links: &[usize]) {
-        let dead: Vec<u64> =
-            self.consumers.iter().filter(|(_, c)| links.contains(&c.link)).map(|(id, _)| *id).collect();
-        dead.iter().for_each(|id| self.end(*id, true));
+        for link in links {
+            let dead: Vec<u64> =
+                self.consumers.iter().filter(|(_, c)| c.link == *link).map(|(id, _)| *id).collect();
+            dead.iter().for_each(|id| self.end(*id, true));
+        }
         self.expire();
     }
 
