@@ -12,7 +12,7 @@ use crate::connection::{ASK, Link, blocking, make};
 use crate::consumer::acked::{Place, positions};
 use crate::consumer::plan;
 use crate::context::Quiet;
-use crate::{capability, connection, error};
+use crate::{capability, connection, error, topology};
 
 /// Answers a question.
 pub(crate) async fn answer(link: &Arc<Link>, query: &Query) -> Result<Described> {
@@ -21,9 +21,15 @@ pub(crate) async fn answer(link: &Arc<Link>, query: &Query) -> Result<Described>
         Query::Exists(Sort::Queue | Sort::Topic, name) => {
             blocking(move || Ok(Described::Exists(link.partitions(&name)?.is_some()))).await
         }
-        Query::Depth(queue) => blocking(move || depth(&link, &queue)).await,
+        Query::Depth(queue) => {
+            let creation = topology::kept(&link, &queue).await?.creation;
+            blocking(move || depth(&link, &queue, creation)).await
+        }
         Query::Partitions(topic) => blocking(move || ranges(&link, &topic)).await,
-        Query::Lag { topic, group } => blocking(move || lag(&link, &topic, &group)).await,
+        Query::Lag { topic, group } => {
+            let creation = topology::kept(&link, &topic).await?.creation;
+            blocking(move || lag(&link, &topic, &group, creation)).await
+        }
         _ => Err(capability::absent("this question")),
     }
 }
@@ -73,13 +79,20 @@ pub(crate) fn committed(
     found.map_err(|e| error::of("the group's offsets were not read", e))
 }
 
-/// By partition: the end of the log, and what lies between it and what a group has acknowledged. Blocks.
-fn behind(link: &Link, group: &str, topic: &str, partitions: &[i32]) -> Result<Vec<(i32, i64, u64)>> {
+/// By partition: the end of the log, and what lies between it and what a group has acknowledged. What was stored for
+/// another topic of this name says nothing. Blocks.
+fn behind(
+    link: &Link,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+    creation: u64,
+) -> Result<Vec<(i32, i64, u64)>> {
     let stored = committed(link, group, topic, partitions)?;
     let mut found = Vec::with_capacity(stored.len());
     for (partition, stored) in stored {
         let (low, high) = watermarks(link, topic, partition)?;
-        let place = stored.unwrap_or_default();
+        let place = stored.filter(|place| place.is_of(creation)).unwrap_or_default();
         let ahead: i64 = place.ahead.iter().map(|r| r.end - r.start.max(low).min(r.end)).sum();
         let left = (high - place.base.max(low)).saturating_sub(ahead);
         found.push((partition, high, u64::try_from(left).unwrap_or(0)));
@@ -93,23 +106,23 @@ fn at_most(n: u64) -> Count {
 }
 
 /// By partition the end of a queue's log, and how many messages it holds at most. Blocks.
-pub(crate) fn backlog(link: &Link, queue: &str) -> Result<(Vec<(i32, i64)>, Count)> {
+pub(crate) fn backlog(link: &Link, queue: &str, creation: u64) -> Result<(Vec<(i32, i64)>, Count)> {
     let partitions = required(link, &Target::queue(queue))?;
-    let found = behind(link, queue, queue, &partitions)?;
+    let found = behind(link, queue, queue, &partitions, creation)?;
     let left = found.iter().map(|(_, _, left)| left).sum();
     Ok((found.iter().map(|(partition, high, _)| (*partition, *high)).collect(), at_most(left)))
 }
 
-fn depth(link: &Link, queue: &str) -> Result<Described> {
-    let (_, ready) = backlog(link, queue)?;
+fn depth(link: &Link, queue: &str, creation: u64) -> Result<Described> {
+    let (_, ready) = backlog(link, queue, creation)?;
     // What is held is not told from what waits: both lie behind the committed offset.
     let in_flight = if ready == Count::Exact(0) { Count::Exact(0) } else { Count::Unknown };
     Ok(Described::Depth(Depth::new(ready, in_flight, Count::Unknown)))
 }
 
-fn lag(link: &Link, topic: &str, group: &str) -> Result<Described> {
+fn lag(link: &Link, topic: &str, group: &str, creation: u64) -> Result<Described> {
     let partitions = required(link, &Target::topic(topic))?;
-    let found = behind(link, group, topic, &partitions)?;
+    let found = behind(link, group, topic, &partitions, creation)?;
     let number = |partition: i32| u32::try_from(partition).unwrap_or(0);
     Ok(Described::Lag(found.iter().map(|(p, _, left)| (number(*p), at_most(*left))).collect()))
 }

@@ -330,8 +330,9 @@ async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
 /// Removes all records that are in the log now. Consumers of this connection drop what they have fetched of them;
 /// those of other processes may still deliver what they had fetched.
 async fn purge(link: &Arc<Link>, name: &str) -> Result<Applied> {
+    let creation = kept(link, name).await?.creation;
     let (asked, topic) = (Arc::clone(link), name.to_owned());
-    let (ends, depth) = blocking(move || describe::backlog(&asked, &topic)).await?;
+    let (ends, depth) = blocking(move || describe::backlog(&asked, &topic, creation)).await?;
     trim(link, name, &ends).await?;
     for consumer in lock(&link.consumers).iter().filter_map(std::sync::Weak::upgrade) {
         consumer.purged(name, &ends);

@@ -170,6 +170,7 @@ impl Reading {
                 }
             }
         }
+        shared.calm(partitions, LAST_COMMIT);
         shared.lost(partitions);
         consumer.incremental_unassign(list).map_err(|e| error::of("the assignment was not given back", e))
     }

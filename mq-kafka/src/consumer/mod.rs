@@ -10,6 +10,8 @@ mod shared;
 mod stage;
 pub(crate) mod tag;
 mod tail;
+#[cfg(test)]
+mod tests;
 pub(crate) mod track;
 
 use std::sync::Arc;

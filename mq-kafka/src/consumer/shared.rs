@@ -60,7 +60,10 @@ pub(super) struct State {
 /// A partition that is read here.
 #[derive(Debug, Default)]
 struct Part {
+    /// Of its deliveries: a seek moves it.
     epoch: u32,
+    /// The epoch of its assignment.
+    since: u32,
     /// Creation id of the topic.
     creation: u64,
     tracker: Tracker,
@@ -90,6 +93,7 @@ impl Part {
     fn stored(&self, partition: i32, acked: &[i64]) -> Option<Stored> {
         Some(Stored {
             partition,
+            since: self.since,
             snapshot: self.tracker.snapshot_with(acked)?,
             deaths: self.deaths.clone(),
             open: !self.leaving,
@@ -127,6 +131,8 @@ pub(crate) struct Stored {
     pub(super) open: bool,
     /// Creation id of the topic.
     pub(super) creation: u64,
+    /// The assignment that it belongs to: it says nothing of a later one.
+    since: u32,
     version: u64,
 }
 
@@ -268,7 +274,7 @@ impl Shared {
         for Resumed { partition, tracker, deaths } in resumed {
             // Nothing of this owner is stored yet: neither where it starts nor that it holds the partition.
             let creation = self.plan.kept.creation;
-            let part = Part { epoch, creation, tracker, deaths, version: 1, ..Part::default() };
+            let part = Part { epoch, since: epoch, creation, tracker, deaths, version: 1, ..Part::default() };
             state.parts.insert(partition, part);
         }
         // To a browse, a receive without a message is the end.
@@ -436,34 +442,52 @@ impl Shared {
     pub(super) fn committed(&self, stored: &[Stored]) {
         let mut state = lock(&self.state);
         for one in stored {
-            state.parts.entry(one.partition).and_modify(|p| p.committing = false);
+            let part = state.parts.get_mut(&one.partition).filter(|p| p.since == one.since);
+            part.into_iter().for_each(|p| p.committing = false);
         }
         drop(state);
         self.stirred.notify_all();
     }
 
-    /// Takes partitions for a transaction, all at once; waits for them until this time.
-    pub(super) fn hold(&self, partitions: &[i32], deadline: Instant) -> bool {
+    /// Waits until no plain commit of these partitions is under way, at most this long. One that goes on after its
+    /// partition has a new owner would be taken by the broker and hide what that one stored.
+    pub(super) fn calm(&self, partitions: &[i32], wait: Duration) {
+        let busy = |s: &mut State| {
+            let mut parts = partitions.iter().filter_map(|n| s.parts.get(n));
+            parts.any(|p| p.committing)
+        };
+        let state = lock(&self.state);
+        drop(self.stirred.wait_timeout_while(state, wait, busy).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes partitions for a transaction, all at once; waits for them until this time. Returns those that are there,
+    /// with the epochs of their assignments.
+    pub(super) fn hold(&self, partitions: &[i32], deadline: Instant) -> Option<Vec<(i32, u32)>> {
         let mut state = lock(&self.state);
         let free = |p: &Part| !p.staged && !p.committing;
         while !partitions.iter().all(|n| state.parts.get(n).is_none_or(free)) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                return None;
             }
             state = self.stirred.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        let mut held = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            state.parts.entry(*partition).and_modify(|p| p.staged = true);
+            if let Some(part) = state.parts.get_mut(partition) {
+                part.staged = true;
+                held.push((*partition, part.since));
+            }
         }
-        true
+        Some(held)
     }
 
-    /// Gives partitions of a transaction back.
-    pub(super) fn let_go(&self, partitions: &[i32]) {
+    /// Gives partitions of a transaction back; not those that went away and came back meanwhile.
+    pub(super) fn let_go(&self, held: &[(i32, u32)]) {
         let mut state = lock(&self.state);
-        for partition in partitions {
-            state.parts.entry(*partition).and_modify(|p| p.staged = false);
+        for (partition, since) in held {
+            let part = state.parts.get_mut(partition).filter(|p| p.since == *since);
+            part.into_iter().for_each(|p| p.staged = false);
         }
         drop(state);
         self.stirred.notify_all();
@@ -554,8 +578,8 @@ impl Shared {
     /// The broker has stored this.
     pub(super) fn confirmed(&self, stored: &[Stored]) {
         let mut state = lock(&self.state);
-        for Stored { partition, version, .. } in stored {
-            if let Some(part) = state.parts.get_mut(partition) {
+        for Stored { partition, since, version, .. } in stored {
+            if let Some(part) = state.parts.get_mut(partition).filter(|p| p.since == *since) {
                 part.confirmed = part.confirmed.max(*version);
             }
         }

@@ -25,7 +25,8 @@ pub(crate) struct Staged {
     group: ConsumerGroupMetadata,
     stored: Vec<Stored>,
     tags: Vec<Tag>,
-    partitions: Vec<i32>,
+    /// Partitions, and the epochs of their assignments.
+    held: Vec<(i32, u32)>,
 }
 
 impl Shared {
@@ -44,13 +45,13 @@ impl Shared {
         let mut partitions: Vec<i32> = tags.iter().map(|t| tag::place(*t).0).chain(guard).collect();
         partitions.sort_unstable();
         partitions.dedup();
-        if !self.hold(&partitions, deadline) {
+        let Some(held) = self.hold(&partitions, deadline) else {
             return Err(Error::new(
                 Kind::TransactionAborted,
                 "another transaction holds the partitions of these deliveries for too long",
             )
             .with_backend(error::BACKEND));
-        }
+        };
         let void = || {
             let text = "a delivery of the transaction is void; its message comes again";
             Error::new(Kind::TransactionAborted, text).with_backend(error::BACKEND)
@@ -59,11 +60,11 @@ impl Shared {
         // be let through by its new name.
         let group = self.native().and_then(|native| native.group_metadata());
         let Some(group) = group else {
-            self.let_go(&partitions);
+            self.let_go(&held);
             return Err(void());
         };
         let (shared, tags) = (Arc::clone(self), tags.to_vec());
-        let mut staged = Staged { shared, group, stored: Vec::new(), tags, partitions };
+        let mut staged = Staged { shared, group, stored: Vec::new(), tags, held };
         staged.stored = self.with_acks(&staged.tags, guard).ok_or_else(void)?;
         Ok(staged)
     }
@@ -71,7 +72,7 @@ impl Shared {
 
 impl fmt::Debug for Staged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Staged").field("partitions", &self.partitions).finish_non_exhaustive()
+        f.debug_struct("Staged").field("held", &self.held).finish_non_exhaustive()
     }
 }
 
@@ -125,13 +126,13 @@ impl Staged {
             "nobody knows whether a transaction was committed; its consumer reads on from what is stored";
         self.shared.die(Error::disconnected(why).with_backend(error::BACKEND));
         // They stay taken: the last commit of the consumer must leave them out.
-        self.partitions.clear();
+        self.held.clear();
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.shared.let_go(&self.partitions);
+        self.shared.let_go(&self.held);
     }
 }
 

@@ -148,6 +148,12 @@ async fn an_old_commit_hides_nothing_of_a_queue_that_was_made_again() {
     bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
     old.store(offset, text);
     bed.send(&target, [Message::text("a"), Message::text("b")]).await;
+    let asked = bed.connection.describe(&Query::Depth(queue.clone())).await.unwrap();
+    let Described::Depth(depth) = asked else { panic!("{asked:?}") };
+    assert_eq!(depth.ready, Count::AtMost(2));
+    let asked = Query::Lag { topic: queue.clone(), group: queue.clone() };
+    let asked = bed.connection.describe(&asked).await.unwrap();
+    assert!(matches!(&asked, Described::Lag(lag) if lag[..] == [(0, Count::AtMost(2))]), "{asked:?}");
     let mut inbox = bed.shared(&queue).await;
     assert_eq!(texts(&inbox.take(2).await), ["a", "b"]);
     inbox.close().await;
