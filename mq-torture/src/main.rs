@@ -1,5 +1,7 @@
 //! A workload under kills, and the judgement of its history.
 
+mod faults;
+mod network;
 mod target;
 
 use std::process::ExitCode;
@@ -8,10 +10,12 @@ use std::time::Duration;
 use clap::Parser;
 use mq_conformance::torture::{Plan, torture};
 
+use crate::faults::Fault;
+
 /// How long tasks may take to end after the verdict.
 const END: Duration = Duration::from_secs(5);
 
-/// Sends, receives and kills; heals, drains, and judges what happened. Nothing may be lost, and every duplicate needs
+/// Sends, receives, kills and makes other faults; heals, drains, and judges what happened. Nothing may be lost, and every duplicate needs
 /// a fault that explains it. Ends with 0 if all is well.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -20,9 +24,12 @@ struct Arguments {
     /// Messages in all
     #[arg(long, default_value_t = 20_000)]
     messages: u64,
-    /// Kills, spread evenly over the messages
+    /// Faults, spread evenly over the messages
     #[arg(long, default_value_t = 3)]
     kills: u32,
+    /// What these faults are, in turns: one or more, with commas between them
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
+    faults: Vec<Fault>,
     /// Seconds after which the run is judged wherever it stands [default: by messages and kills]
     #[arg(long)]
     seconds: Option<u64>,
@@ -50,13 +57,20 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> mq::Result<bool> {
-    let (setup, patience) = target::setup(&arguments.url)?;
-    let mut plan = Plan::new(arguments.messages, arguments.kills).with_patience(patience);
+    let target = target::find(&arguments.url, &arguments.faults).await?;
+    let mut plan = Plan::new(arguments.messages, arguments.kills)
+        .with_patience(target.patience)
+        .with_faults(target.faults);
     if let Some(seconds) = arguments.seconds {
         plan = plan.with_deadline(Duration::from_secs(seconds));
     }
-    let done = torture(setup, plan, |line| println!("{line}")).await?;
+    let done = torture(target.setup, plan, |line| match &target.network {
+        Some(network) => println!("{line}; {}", network.attempts()),
+        None => println!("{line}"),
+    })
+    .await?;
     println!("\n{done}");
+    target.network.iter().for_each(|network| println!("{}", network.attempts()));
     println!("verdict: {}", if done.is_clean() { "clean" } else { "NOT CLEAN" });
     Ok(done.is_clean())
 }

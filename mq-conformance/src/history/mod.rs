@@ -322,6 +322,17 @@ pub struct Fault {
     pub to: Option<Moment>,
 }
 
+/// A queue that was deleted and declared again: whatever was in it is gone, and nobody is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// The queue.
+    pub place: Place,
+    /// Just before it was deleted.
+    pub from: Moment,
+    /// When it had been declared again; `None`: never.
+    pub to: Option<Moment>,
+}
+
 /// All that happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -337,6 +348,8 @@ pub struct History {
     pub shifts: Vec<Shift>,
     /// Faults.
     pub faults: Vec<Fault>,
+    /// Queues deleted on purpose.
+    pub deletions: Vec<Deletion>,
 }
 
 /// What was open when a fault began.
@@ -351,6 +364,12 @@ pub struct AtFault {
 }
 
 impl History {
+    /// True if what was put into a place by a call of this moment may have been deleted with it.
+    #[must_use]
+    pub fn deleted(&self, place: Place, from: Moment) -> bool {
+        self.deletions.iter().any(|d| d.place == place && d.to.is_none_or(|to| from <= to))
+    }
+
     /// What was open when this fault began; a settlement is taken for durable after the ack bound.
     #[must_use]
     pub fn at_fault(&self, fault: &Fault, ack_bound: Duration) -> AtFault {

@@ -7,7 +7,8 @@ use mq_core::driver::Position;
 use tokio::time::Instant;
 
 use super::{
-    Decision, Delivery, End, Fault, History, Moment, Place, PlaceInfo, Send, Settled, Shift, Span, Tx,
+    Decision, Deletion, Delivery, End, Fault, History, Moment, Place, PlaceInfo, Send, Settled, Shift, Span,
+    Tx,
 };
 
 /// Notes operations of many tasks in one [`History`]. All times are taken here, by one monotonic clock: the start
@@ -179,6 +180,20 @@ impl Recorder {
     pub fn healed(&self, fault: usize) {
         let now = self.now();
         self.state().history.faults[fault].to = Some(now);
+    }
+
+    /// Notes that a queue is about to be deleted. The answer names it for [`made_again`](Self::made_again).
+    pub fn deletion(&self, place: Place) -> usize {
+        let deletion = Deletion { place, from: self.now(), to: None };
+        let h = &mut self.state().history;
+        h.deletions.push(deletion);
+        h.deletions.len() - 1
+    }
+
+    /// Notes that a deleted queue has been declared again: what is sent from now on must arrive.
+    pub fn made_again(&self, deletion: usize) {
+        let now = self.now();
+        self.state().history.deletions[deletion].to = Some(now);
     }
 
     /// Looks at the record so far.

@@ -1,11 +1,13 @@
 //! Kills at their moments, each noted as a fault until everything works again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mq_core::{Error, Kind, Result};
+use mq_core::{Client, Error, Kind, QueueSpec, Result, Topology};
 use tokio::time::{Instant, sleep};
 
-use super::{Kill, Plan, Run};
+use super::trouble::Deed;
+use super::{Kill, Plan, QUEUE, Run, Trouble};
 use crate::harness::Setup;
 use crate::history::End;
 
@@ -23,7 +25,12 @@ pub(super) fn gate(plan: &Plan, kills: u64) -> u64 {
 }
 
 /// Makes all kills of the plan.
-pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync)) -> Result<()> {
+pub(super) async fn kill(
+    run: &Run,
+    setup: &Setup,
+    client: &Client,
+    say: &(impl Fn(&str) + Sync),
+) -> Result<()> {
     let mut ended = run.ended.subscribe();
     for k in 1..=u64::from(run.plan.kills) {
         let at = mark(&run.plan, k);
@@ -31,30 +38,67 @@ pub(super) async fn kill(run: &Run, setup: &Setup, say: &(impl Fn(&str) + Sync))
         let waited = ended.wait_for(|n| *n >= at);
         let patient = run.plan.patience.fail_over * 4;
         let reached = tokio::time::timeout(patient, waited).await.is_ok();
-        let kill = one(run, setup, k, reached).await?;
+        let kill = one(run, setup, client, k, reached).await?;
         say(&kill.to_string());
         run.killed(kill);
     }
     Ok(())
 }
 
-async fn one(run: &Run, setup: &Setup, number: u64, reached: bool) -> Result<Kill> {
+async fn one(run: &Run, setup: &Setup, client: &Client, number: u64, reached: bool) -> Result<Kill> {
     let (confirmed, delivered) = (*run.confirmed.borrow(), run.delivered());
     let unconfirmed = run.ended.borrow().saturating_sub(confirmed);
     let mark = mark(&run.plan, number).saturating_sub(unconfirmed);
-    let fault = run.recorder.fault(format!("kill {number}"));
-    let began = Instant::now();
+    let trouble = next(run, setup, number)?;
+    let name = trouble.name().to_owned();
+    let fault = run.recorder.fault(format!("{name} {number}"));
+    let (start, began) = (run.recorder.now(), Instant::now());
     run.gate.send_replace(gate(&run.plan, number));
+    let done = match &trouble.deed {
+        Deed::Hook(hook) => hook().await,
+        Deed::Delete => delete(run, client).await.map_err(|e| e.to_string()),
+    };
+    done.map_err(|e| Error::new(Kind::Unexpected, format!("{name} {number} failed: {e}")))?;
+    let (up, answered) = (began.elapsed(), run.recorder.now());
+    let recovered = recovery(run, began, began + up + run.plan.patience.fail_over).await;
+    run.recorder.healed(fault);
+    Ok(Kill { name, number, confirmed, delivered, reached, mark, began: start, answered, up, recovered })
+}
+
+/// The fault whose turn it is.
+fn next(run: &Run, setup: &Setup, number: u64) -> Result<Trouble> {
+    let faults = &run.plan.faults;
+    let turn = usize::try_from(number - 1).unwrap_or(0).checked_rem(faults.len());
+    if let Some(trouble) = turn.and_then(|turn| faults.get(turn)) {
+        return Ok(trouble.clone());
+    }
     // Every second kill spares the broker and cuts its connections, where that can be done.
     let hook = match &setup.disconnect {
         Some(cut) if number.is_multiple_of(2) => cut,
         _ => setup.restart.as_ref().ok_or_else(|| Error::config("no restart hook"))?,
     };
-    hook().await.map_err(|e| Error::new(Kind::Unexpected, format!("kill {number} failed: {e}")))?;
-    let (up, answered) = (began.elapsed(), run.recorder.now());
-    let recovered = recovery(run, began, began + up + run.plan.patience.fail_over).await;
-    run.recorder.healed(fault);
-    Ok(Kill { number, confirmed, delivered, reached, mark, answered, up, recovered })
+    let hook = Arc::clone(hook);
+    Ok(Trouble::new("kill", move || hook()))
+}
+
+/// Deletes the queue and declares it again, when its broker lets that happen.
+async fn delete(run: &Run, client: &Client) -> Result<()> {
+    let until = Instant::now() + run.plan.patience.fail_over;
+    let deletion = run.recorder.deletion(run.place);
+    while let Err(error) = client.queue(QUEUE).delete().await {
+        if Instant::now() >= until {
+            return Err(error);
+        }
+        sleep(run.plan.patience.tick).await;
+    }
+    while let Err(error) = client.declare(Topology::new().queue(QueueSpec::new(QUEUE))).await {
+        if Instant::now() >= until {
+            return Err(error);
+        }
+        sleep(run.plan.patience.tick).await;
+    }
+    run.recorder.made_again(deletion);
+    Ok(())
 }
 
 /// Waits until a send and a delivery have succeeded again and nothing that was open at the kill is open any more;
@@ -65,7 +109,8 @@ async fn recovery(run: &Run, began: Instant, until: Instant) -> Option<Duration>
     let mut working = None;
     while Instant::now() < until {
         let confirmed = *run.confirmed.borrow();
-        let done = *run.ended.borrow() >= run.plan.messages;
+        // A broker that works through a long fault may have done all that it may get before the next one.
+        let done = *run.ended.borrow() >= run.plan.messages.min(*run.gate.borrow());
         if done || (confirmed > sent && run.delivered() > seen) {
             working.get_or_insert_with(|| began.elapsed());
             let ended = run.recorder.with(|h| {

@@ -5,6 +5,7 @@ mod plan;
 mod rate;
 mod report;
 mod run;
+mod trouble;
 mod work;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use run::{Phase, Run};
 
 pub use plan::Plan;
 pub use report::{Kill, Left, Tortured};
+pub use trouble::Trouble;
 
 /// The queue that everything goes through.
 const QUEUE: &str = "torture";
@@ -44,7 +46,7 @@ pub async fn torture(
     plan: Plan,
     say: impl Fn(&str) + std::marker::Send + Sync,
 ) -> Result<Tortured> {
-    if plan.kills > 0 && setup.restart.is_none() {
+    if plan.kills > 0 && plan.faults.is_empty() && setup.restart.is_none() {
         return Err(Error::config("a run with kills needs a setup that can restart the broker"));
     }
     let prefix = format!("t{:x}-", u64::from(std::process::id()) << 24 | u64::from(fastrand::u32(..) >> 8));
@@ -89,7 +91,7 @@ async fn course(
         senders.spawn(work::produce(Arc::clone(run), connect().await?, n));
     }
     run.enter(Phase::Sending);
-    kills::kill(run, setup, say).await?;
+    kills::kill(run, setup, client, say).await?;
     finish(senders).await?;
     say("all sends have ended; draining");
     run.enter(Phase::Draining);
@@ -118,6 +120,7 @@ fn judge(run: &Run, client: &Client, left: Option<Left>) -> Tortured {
         ..Allowed::default()
     };
     let mut done = Tortured::new(check(&history, &allowed), &history, run.kills(), allowed.ack_bound);
+    done.reopened = run.reopened.load(Ordering::Relaxed);
     match left {
         Some(left) => done.left = left,
         None => done.unfinished = Some(run.standing()),
@@ -168,8 +171,9 @@ fn missing(history: &History) -> bool {
     for d in &history.deliveries {
         seen.insert(d.value, d.settled);
     }
-    let confirmed = |s: &&Send| s.span.end == End::Ok;
-    let back = seen.values().any(|s| matches!(s, Some((Settled::Back, _))));
+    let lies = |at| !history.deleted(0, at);
+    let confirmed = |s: &&Send| s.span.end == End::Ok && lies(s.span.from);
+    let back = seen.values().any(|s| matches!(s, Some((Settled::Back, at)) if lies(*at)));
     back || history.sends.iter().filter(confirmed).any(|s| !seen.contains_key(&s.value))
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Trouble;
 use crate::harness::Patience;
 
 /// How much of what.
@@ -10,8 +11,10 @@ use crate::harness::Patience;
 pub struct Plan {
     /// Messages in all.
     pub messages: u64,
-    /// Kills, when k·N/(K+1) sends have ended.
+    /// Kills, or other faults, when k·N/(K+1) sends have ended.
     pub kills: u32,
+    /// What is done then, in turns; nothing here: restarts by the set-up's hook, every second one a cut if it has one.
+    pub faults: Vec<Trouble>,
     /// Producers, each with a client of its own.
     pub producers: u32,
     /// Consumers, each with a client of its own.
@@ -33,6 +36,7 @@ impl Plan {
         Self {
             messages,
             kills,
+            faults: Vec::new(),
             producers: 4,
             consumers: 4,
             body: 128,
@@ -46,6 +50,13 @@ impl Plan {
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Makes these faults, in turns, instead of kills.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Vec<Trouble>) -> Self {
+        self.faults = faults;
         self
     }
 

@@ -6,10 +6,15 @@ use std::time::Duration;
 use super::rate;
 use crate::history::{AtFault, History, Moment, Verdict};
 
-/// One kill.
+/// How much later than its deadline a send may have its answer, on a machine that is busy.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// One kill, or another fault.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Kill {
+    /// What was done: a kill, or another fault.
+    pub name: String,
     /// Its number, from 1.
     pub number: u64,
     /// Sends that were confirmed before it.
@@ -20,6 +25,8 @@ pub struct Kill {
     pub reached: bool,
     /// Confirmed sends when it was due.
     pub mark: u64,
+    /// When it began.
+    pub began: Moment,
     /// When the broker took connections again.
     pub answered: Moment,
     /// From the kill until the broker took connections again.
@@ -34,10 +41,12 @@ impl fmt::Display for Kill {
         let late = if self.reached { "" } else { " (after its time)" };
         write!(
             f,
-            "kill {} at {} confirmed, {} delivered{late}: broker up after {:.2} s, ",
+            "{} {} at {} confirmed, {} delivered{late}: {} after {:.2} s, ",
+            self.name,
             self.number,
             self.confirmed,
             self.delivered,
+            if self.name == "kill" { "broker up" } else { "over" },
             self.up.as_secs_f64()
         )?;
         match self.recovered {
@@ -70,6 +79,10 @@ pub struct Tortured {
     /// From when the broker answered again after each kill until confirms came with 90 % of their former rate; `None`
     /// where too little was sent to tell.
     pub regained: Vec<Option<Duration>>,
+    /// How often a consumer was ended because its queue had gone, and opened again.
+    pub reopened: u64,
+    /// The longest that a send took to end.
+    pub slowest: Duration,
     /// What the queues held at the end.
     pub left: Left,
     /// Where the run stood when its time was over; `None` if it came to its end.
@@ -85,7 +98,10 @@ impl Tortured {
         let first = history.sends.first().map_or(Duration::ZERO, |s| s.span.from);
         let took = last.saturating_sub(first);
         let regained = rate::regained(history, &kills);
-        Self { verdict, kills, open, regained, left: Left::default(), unfinished: None, took }
+        let ended = history.sends.iter().filter_map(|s| Some(s.span.to?.saturating_sub(s.span.from)));
+        let slowest = ended.max().unwrap_or_default();
+        let (left, reopened, unfinished) = (Left::default(), 0, None);
+        Self { verdict, kills, open, regained, reopened, slowest, left, unfinished, took }
     }
 
     /// True if nothing is wrong: the run came to its end, no anomaly, no dead letter, every kill recovered from.
@@ -93,7 +109,8 @@ impl Tortured {
     pub fn is_clean(&self) -> bool {
         let recovered = self.kills.iter().all(|k| k.recovered.is_some());
         let buried = self.left.dead_letters.unwrap_or(0);
-        self.unfinished.is_none() && self.verdict.is_clean() && buried == 0 && recovered
+        let answered = self.slowest <= mq_core::defaults::SEND_DEADLINE + GRACE;
+        answered && self.unfinished.is_none() && self.verdict.is_clean() && buried == 0 && recovered
     }
 }
 
@@ -102,19 +119,32 @@ impl fmt::Display for Tortured {
         for ((kill, open), regained) in self.kills.iter().zip(&self.open).zip(&self.regained) {
             write!(
                 f,
-                "kill {:>3}: open were {} sends, {} deliveries, {} acks; ",
-                kill.number, open.unconfirmed, open.held, open.undurable
+                "{} {:>3} at {:.3} s: open were {} sends, {} deliveries, {} acks; ",
+                kill.name,
+                kill.number,
+                kill.began.as_secs_f64(),
+                open.unconfirmed,
+                open.held,
+                open.undurable
             )?;
             match regained {
                 Some(time) => {
-                    writeln!(f, "90 % of the former rate {:.2} s after its restart", time.as_secs_f64())?;
+                    writeln!(f, "90 % of the former rate {:.2} s after it", time.as_secs_f64())?;
                 }
                 None => writeln!(f, "too little was sent to tell a rate")?,
             }
         }
-        summary(f, "working again after a kill", self.kills.iter().filter_map(|k| k.recovered))?;
-        summary(f, "90 % of the former rate after a restart", self.regained.iter().filter_map(|r| *r))?;
-        writeln!(f, "time: {:.1} s", self.took.as_secs_f64())?;
+        summary(f, "working again after a fault began", self.kills.iter().filter_map(|k| k.recovered))?;
+        summary(
+            f,
+            "90 % of the former rate after a fault was over",
+            self.regained.iter().filter_map(|r| *r),
+        )?;
+        let (took, slowest) = (self.took.as_secs_f64(), self.slowest.as_secs_f64());
+        writeln!(f, "time: {took:.1} s; the slowest send had its answer after {slowest:.1} s")?;
+        if self.reopened > 0 {
+            writeln!(f, "consumers ended with their queue and opened again: {}", self.reopened)?;
+        }
         let count = |left: Option<u64>| left.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
         let (queue, dead) = (count(self.left.queue), count(self.left.dead_letters));
         writeln!(f, "left at the end: queue {queue}, dead letters {dead}")?;

@@ -44,6 +44,8 @@ pub(super) struct Run {
     /// Sends that may begin before the next kill: a broker that is quicker than the killer waits for it.
     pub(super) gate: watch::Sender<u64>,
     delivered: AtomicU64,
+    /// Consumers that were ended because their queue had gone, and opened again.
+    pub(super) reopened: AtomicU64,
     /// Producers have ended and all that was confirmed was seen.
     pub(super) drained: AtomicBool,
     progress: Mutex<(Phase, Vec<Kill>)>,
@@ -63,6 +65,7 @@ impl Run {
             begun: AtomicU64::new(0),
             gate,
             delivered: AtomicU64::new(0),
+            reopened: AtomicU64::new(0),
             drained: AtomicBool::new(false),
             progress: Mutex::new((Phase::Opening, Vec::new())),
         }

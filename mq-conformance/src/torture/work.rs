@@ -2,12 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mq_core::driver::{Flushed, Receipt};
-use mq_core::{Client, Confirmation, Consumer, Delivery, Message, Result};
+use mq_core::{Client, Confirmation, Consumer, Delivery, Kind, Message, Result};
+use tokio::time::Instant;
 
 use super::run::Run;
 use crate::history::{Delivery as Seen, End, Send, Settled};
@@ -19,7 +20,9 @@ const FLUSH_EVERY: u64 = 256;
 
 /// Sends its part of the values in order, each handed over when the window has room.
 pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Result<()> {
-    let producer = client.queue(super::QUEUE).producer().build().await?;
+    let queue = client.queue(super::QUEUE);
+    let mut producer = queue.producer().build().await?;
+    let gone = AtomicBool::new(false);
     let parts = u64::from(run.plan.producers);
     let values = (0..run.plan.messages).filter(|v| v % parts == u64::from(number));
     let mut flying = FuturesUnordered::new();
@@ -36,6 +39,15 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
                 _ = gate.changed(), if !open => {}
             }
         }
+        if gone.swap(false, Ordering::Relaxed) {
+            let mut opening = pin!(again(&run, || queue.producer().build()));
+            producer = loop {
+                tokio::select! {
+                    opened = &mut opening => break opened?,
+                    Some(()) = flying.next() => {}
+                }
+            };
+        }
         let key = value % 64;
         let send = run.recorder.send(Send::new(number, run.place, value, run.recorder.now()).key(key));
         let mut handing = pin!(producer.hand_over(message(value, key, run.plan.body)));
@@ -47,7 +59,7 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
                 Some(()) = flying.next() => {}
             }
         };
-        flying.push(confirm(&run, send, handed));
+        flying.push(confirm(&run, send, handed, &gone));
     }
     while flying.next().await.is_some() {}
     drop(flying);
@@ -56,12 +68,28 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
     Ok(())
 }
 
-async fn confirm(run: &Run, send: usize, handed: Result<Confirmation>) {
+/// A deleted queue ends what was opened on it; another one is opened when it has been declared again.
+async fn again<T, Fut: Future<Output = Result<T>>>(run: &Run, open: impl Fn() -> Fut) -> Result<T> {
+    let until = Instant::now() + run.plan.patience.fail_over;
+    loop {
+        match open().await {
+            Err(e) if e.kind() == Kind::NotFound && Instant::now() < until => {
+                tokio::time::sleep(run.plan.patience.tick).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn confirm(run: &Run, send: usize, handed: Result<Confirmation>, gone: &AtomicBool) {
     let result: Result<Receipt> = match handed {
         Ok(confirmation) => confirmation.await,
         Err(error) => Err(error),
     };
     let end = End::of(&result);
+    if result.as_ref().is_err_and(|e| e.kind() == Kind::NotFound) {
+        gone.store(true, Ordering::Relaxed);
+    }
     run.recorder.sent(send, end, result.ok().and_then(|r| r.position));
     if end == End::Ok {
         run.confirmed.send_modify(|n| *n += 1);
@@ -84,10 +112,19 @@ fn value(message: &Message) -> Option<u64> {
 
 /// Receives until the run is drained; acknowledges most of it and gives some of it back once.
 pub(super) async fn consume(run: Arc<Run>, client: Client, number: u32) -> Result<()> {
-    let mut consumer = client.queue(super::QUEUE).consumer().open().await?;
+    let queue = client.queue(super::QUEUE);
+    let mut consumer = queue.consumer().open().await?;
     let mut since_flush = 0;
     while !run.drained.load(Ordering::Acquire) {
-        let next = consumer.recv_for(run.plan.patience.tick).await?;
+        let next = match consumer.recv_for(run.plan.patience.tick).await {
+            Err(e) if e.kind() == Kind::NotFound => {
+                run.recorder.shift(Some(number));
+                consumer = again(&run, || queue.consumer().open()).await?;
+                run.reopened.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            next => next?,
+        };
         match next {
             Some(delivery) => {
                 handle(&run, number, delivery).await;

@@ -4,7 +4,9 @@ mod planted;
 mod planted_topic;
 mod sim;
 
-use mq_conformance::history::{Allowed, AnomalyKind, Delivery, End, History, Shift, Span, check};
+use mq_conformance::history::{
+    Allowed, AnomalyKind, Deletion, Delivery, End, History, Settled, Shift, Span, check,
+};
 
 #[test]
 fn clean_histories_are_accused_of_nothing() {
@@ -106,4 +108,35 @@ fn a_give_back_that_failed_in_a_fault_may_have_stored_its_copy() {
     let verdict = check(&history, &Allowed::default());
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!((verdict.summary.excuses.open_at_fault, verdict.summary.excuses.resent), (1, 1));
+}
+
+/// A queue is deleted and made again between 100 and 200.
+#[test]
+fn what_was_in_a_deleted_queue_is_no_loss_and_what_came_after_it_is() {
+    let back =
+        |value, at| Delivery::new(0, 0, value, planted::ms(at)).settle(Settled::Back, planted::ms(at), None);
+    let sends = vec![planted::sent(1, 0), planted::sent(2, 150), planted::sent(3, 10), planted::sent(4, 201)];
+    let deliveries = vec![back(3, 90), planted::got(4, 210)];
+    let mut history = planted::history(sends, deliveries);
+    let deletion = Deletion { place: 0, from: planted::ms(100), to: Some(planted::ms(200)) };
+    history.deletions.push(deletion);
+    history.faults.push(planted::fault(100, 220));
+    let verdict = check(&history, &Allowed::default());
+    assert!(verdict.is_clean(), "{verdict}");
+    let lost = |change: fn(&mut History)| {
+        let mut changed = history.clone();
+        change(&mut changed);
+        check(&changed, &Allowed::default()).count(AnomalyKind::Lost)
+    };
+    assert_eq!(lost(|h| h.deletions.clear()), 3);
+    assert_eq!(lost(|h| h.deliveries.truncate(1)), 1, "it was sent to the queue that is there now");
+    assert_eq!(lost(|h| h.deliveries[0].settled = Some((Settled::Back, planted::ms(201)))), 1);
+    assert_eq!(lost(|h| h.deletions[0].place = 2), 3, "it was another queue");
+    let left = |value| Delivery::new(0, 0, value, planted::ms(210));
+    history.shifts.push(Shift { at: planted::ms(220), consumer: Some(0), seek: false });
+    history.deliveries.push(left(1));
+    let verdict = check(&history, &Allowed::default());
+    assert!(verdict.is_clean(), "what was void in a buffer: {verdict}");
+    history.deliveries[1] = left(4);
+    assert_eq!(check(&history, &Allowed::default()).count(AnomalyKind::Lost), 1, "it was in the new queue");
 }

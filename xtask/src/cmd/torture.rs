@@ -9,7 +9,7 @@ use xtask::Result;
 pub(crate) struct Torture {
     /// The broker: memory://NAME, or the URL of one that `cargo xtask brokers up` started
     url: String,
-    /// Passed on: `--messages N`, `--kills K`, `--seconds S`
+    /// Passed on: `--messages N`, `--kills K`, `--faults LIST`, `--seconds S` (`URL -- --help` tells more)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }

@@ -46,7 +46,7 @@ impl Judge<'_> {
 
     fn judge_absence(&mut self, send: &Send) {
         for reader in self.readers(send.place) {
-            if self.seen(send, reader) {
+            if self.seen(send, reader) || self.history.deleted(send.place, send.span.from) {
                 continue;
             }
             let kind = if self.passed(send, reader) { AnomalyKind::Lost } else { AnomalyKind::Unseen };
@@ -103,6 +103,12 @@ impl Judge<'_> {
             // handled the message.
             let handled = |i: &usize| matches!(self.delivery(*i).settled, Some((Settled::Ack, _)));
             if last.settled.is_none() && deliveries.iter().any(handled) {
+                continue;
+            }
+            // What it was given back to, or left in, was deleted afterwards; or it came out of the buffer of a consumer
+            // whose queue had been deleted, and could not be settled.
+            let back = last.settled.map_or(send.span.from, |(_, at)| at);
+            if !matches!(last.settled, Some((Settled::Dead, _))) && self.history.deleted(last.place, back) {
                 continue;
             }
             if let Some(why) = self.owed(last) {
