@@ -5,8 +5,9 @@ use std::sync::Arc;
 use mq_core::driver::Ticket;
 use mq_core::{Error, Fate};
 use rdkafka::ClientContext;
+use rdkafka::Message as _;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::delay::Moved;
@@ -22,6 +23,21 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
             tracing::warn!(target: "mq_kafka::librdkafka", facility, "{}", mq_core::text::escape(line));
         }
         _ => tracing::debug!(target: "mq_kafka::librdkafka", facility, "{}", mq_core::text::escape(line)),
+    }
+}
+
+/// Why a message that was reported is not known to be stored; `None` if it is.
+///
+/// Without an offset the broker has not confirmed it: librdkafka concludes that it is stored because a later one of its
+/// partition is. A leader that has just taken over refuses the first, then takes the second, for it knows nothing of
+/// the producer yet: the first is nowhere.
+pub(crate) fn failure(result: &DeliveryResult<'_>) -> Option<KafkaError> {
+    match result {
+        Ok(message) if message.offset() < 0 => {
+            Some(KafkaError::MessageProduction(Code::OutOfOrderSequenceNumber))
+        }
+        Ok(_) => None,
+        Err((failed, _)) => Some(failed.clone()),
     }
 }
 
@@ -66,8 +82,7 @@ impl Answer {
                 flight.ended();
             }
             Self::Moved(moved) => {
-                let failed = result.as_ref().err();
-                let failed = failed.map(|(e, _)| error::of("the delayed message was not moved", e.clone()));
+                let failed = failure(result).map(|e| error::of("the delayed message was not moved", e));
                 moved.answer(failed.map_or(Ok(()), Err));
             }
         }

@@ -10,6 +10,7 @@ use rdkafka::Message as _;
 use rdkafka::producer::DeliveryResult;
 use tokio::sync::Notify;
 
+use crate::context::failure;
 use crate::{error, lock};
 
 /// How many messages are handed over and not answered.
@@ -110,10 +111,12 @@ impl Topic {
 
     /// What the broker's answer means.
     pub(crate) fn answer(&self, result: &DeliveryResult<'_>) -> Result<Receipt> {
-        match result {
-            Ok(message) => Ok(self.receipt(message.partition(), message.offset())),
-            Err((native, _)) => {
-                let failed = error::of("the message was not confirmed", native.clone());
+        match (failure(result), result) {
+            (None, Ok(message) | Err((_, message))) => {
+                Ok(self.receipt(message.partition(), message.offset()))
+            }
+            (Some(native), _) => {
+                let failed = error::of("the message was not confirmed", native);
                 if failed.kind() == Kind::NotFound {
                     self.doubtful.store(true, Ordering::Release);
                     return Err(self.target.not_found().with_backend(error::BACKEND));

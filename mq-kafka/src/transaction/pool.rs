@@ -44,8 +44,8 @@ impl ProducerContext for Counting {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((failed, _)) = result {
-            lock(&self.0.0).get_or_insert_with(|| failed.clone());
+        if let Some(failed) = context::failure(result) {
+            lock(&self.0.0).get_or_insert(failed);
         }
     }
 }

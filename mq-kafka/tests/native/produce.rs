@@ -1,5 +1,9 @@
 //! Sending: what a record carries and where it goes.
 
+use mq_core::Fate;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use super::*;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -9,7 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_deleted_topic_takes_no_message_into_the_next_one,
         keys_go_where_the_java_client_sends_them,
         the_first_confirm_after_connect_is_warm,
-        nobody_there_is_disconnected_in_time
+        nobody_there_is_disconnected_in_time,
+        what_a_later_message_seems_to_confirm_is_not_confirmed
     ]
 }
 
@@ -110,4 +115,24 @@ async fn nobody_there_is_disconnected_in_time() {
     assert!(began.elapsed() < Duration::from_secs(15));
     let odd = mq_kafka::KafkaConnector::new(config().property("no.such.property", "1")).unwrap();
     assert_eq!(odd.connect().await.unwrap_err().kind(), Kind::ConfigInvalid);
+}
+
+/// A leader that has just taken over refuses the first message of a producer and takes the second, which librdkafka
+/// takes for a confirm of both.
+async fn what_a_later_message_seems_to_confirm_is_not_confirmed() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("fresh", 1, 1).unwrap();
+    mock.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+    // Each message is a request of its own, and both are under way before the first answer.
+    let config = support::config_at(vec![mock.bootstrap_servers()]).property("batch.num.messages", "1");
+    let bed = Bed::with(config).await;
+    let target = Target::topic("fresh");
+    let producer = bed.producer(&target).await;
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION];
+    mock.request_errors(RDKafkaApiKey::Produce, &refused);
+    let results = send(&producer, [Message::text("first"), Message::text("second")]).await;
+    let unsure = results[0].as_ref().unwrap_err();
+    assert_eq!((unsure.kind(), unsure.fate()), (Kind::Disconnected, Fate::Unknown));
+    assert!(results[1].is_ok());
+    bed.close().await;
 }
