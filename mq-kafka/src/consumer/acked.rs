@@ -136,6 +136,12 @@ pub(crate) fn positions(found: &TopicPartitionList) -> KafkaResult<Vec<(i32, Opt
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
+    use std::time::Duration;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
 
     #[test]
@@ -155,6 +161,27 @@ mod tests {
         assert!(text.len() <= DEFAULT_BUDGET && text.is_ascii());
         let kept = decode(0, &text).ahead;
         assert!(!kept.is_empty() && long.ahead.starts_with(&kept));
+    }
+
+    /// A broker may answer for some partitions alone: read as nothing stored, all of the others would come again.
+    #[test]
+    fn what_the_broker_does_not_tell_is_not_taken_for_nothing_stored() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("t", 1, 1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "g");
+        let client: BaseConsumer = config.create().unwrap();
+        let ask = |partitions: &[i32]| {
+            let mut asked = TopicPartitionList::new();
+            for partition in partitions {
+                asked.add_partition("t", *partition);
+            }
+            let found = client.committed_offsets(asked, Duration::from_secs(10)).unwrap();
+            positions(&found)
+        };
+        assert!(matches!(ask(&[0]).unwrap()[..], [(0, None)]));
+        // The broker knows nothing of the second one and says so for that one alone.
+        assert!(ask(&[0, 7]).is_err());
     }
 
     #[test]

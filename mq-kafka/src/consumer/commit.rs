@@ -133,7 +133,7 @@ pub(super) struct Trim {
 }
 
 impl Trim {
-    fn after(&mut self, topic: &str, stored: &[Stored]) {
+    fn after(&mut self, topic: &str, creation: u64, stored: &[Stored]) {
         let mut ends = Vec::new();
         for Stored { partition, snapshot, .. } in stored {
             let done = self.done.entry(*partition).or_insert(snapshot.base);
@@ -143,7 +143,14 @@ impl Trim {
             }
         }
         let Some(link) = self.link.upgrade().filter(|_| !ends.is_empty()) else { return };
-        if let Err(failed) = self.runtime.block_on(topology::trim(&link, topic, &ends)) {
+        let trimmed = self.runtime.block_on(async {
+            // The queue may have been made again, and these are offsets of the one before.
+            if topology::kept(&link, topic).await?.creation == creation {
+                topology::trim(&link, topic, &ends).await?;
+            }
+            Result::Ok(())
+        });
+        if let Err(failed) = trimmed {
             // The next time takes it along.
             tracing::debug!(target: "mq_kafka", error = %failed, topic, "the acknowledged prefix was not removed");
         }
@@ -169,7 +176,7 @@ pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores:
         shared.commits.finish(number, result);
         last = number;
         if let Some(Chores { trim, tail }) = &mut chores {
-            trim.after(&shared.plan.topic, &committed);
+            trim.after(&shared.plan.topic, shared.plan.kept.creation, &committed);
             if let Some(tail) = tail {
                 tail.relieve(shared, &committed);
             }

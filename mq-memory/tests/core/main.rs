@@ -6,6 +6,7 @@ mod half;
 mod reconnect;
 mod run;
 mod send;
+mod settle;
 mod topology;
 mod transaction;
 mod workers;
