@@ -148,7 +148,7 @@ impl Trim {
             if topology::kept(&link, topic).await?.creation == creation {
                 topology::trim(&link, topic, &ends).await?;
             }
-            Result::Ok(())
+            Ok::<_, Error>(())
         });
         if let Err(failed) = trimmed {
             // The next time takes it along.
