@@ -24,6 +24,8 @@ pub(crate) struct Declared {
     queues: Mutex<HashMap<String, QueueSpec>>,
     bindings: Mutex<Vec<Binding>>,
     again: Mutex<Kept>,
+    /// Queues whose dead letters would lie among those of a group that is open here, and how many of its consumers.
+    groups: Mutex<HashMap<String, usize>>,
     /// Something is declared again when it is missing: looked at on every send.
     recreates: AtomicBool,
 }
@@ -41,6 +43,17 @@ impl Declared {
         lock(&self.queues).remove(queue);
         lock(&self.bindings).retain(|b| b.queue != queue);
         lock(&self.again).forget(Sort::Queue, queue);
+    }
+
+    /// A group is open whose dead letters lie where this queue would have its own, until the guard is dropped.
+    pub(crate) fn open_group(self: &Arc<Self>, queue: &str) -> OpenGroup {
+        *lock(&self.groups).entry(queue.to_owned()).or_default() += 1;
+        OpenGroup { declared: Arc::clone(self), queue: queue.to_owned() }
+    }
+
+    /// True if a group is open here whose dead letters lie where this queue would have its own.
+    pub(crate) fn is_taken_by_group(&self, queue: &str) -> bool {
+        lock(&self.groups).contains_key(queue)
     }
 
     /// Declares this again when it is missing.
@@ -89,6 +102,25 @@ impl Declared {
         let queues = lock(&self.queues);
         let exclusive = queues.values().filter(|q| q.exclusive).cloned().map(Change::DeclareQueue);
         exclusive.chain(lock(&self.bindings).iter().cloned().map(Change::Bind)).collect()
+    }
+}
+
+/// A consumer of a group, as long as it is open.
+#[derive(Debug)]
+pub(crate) struct OpenGroup {
+    declared: Arc<Declared>,
+    queue: String,
+}
+
+impl Drop for OpenGroup {
+    fn drop(&mut self) {
+        let mut groups = lock(&self.declared.groups);
+        if let Some(open) = groups.get_mut(&self.queue) {
+            *open -= 1;
+            if *open == 0 {
+                groups.remove(&self.queue);
+            }
+        }
     }
 }
 

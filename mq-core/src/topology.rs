@@ -4,7 +4,7 @@ use crate::capability::{Ability, Capabilities};
 use crate::client::{Client, Inner};
 use crate::consumer::settle::dead_letter_spec;
 use crate::driver::{Applied, Change, Described, Query, Sort};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::limits::{self, DLQ_SUFFIX};
 use crate::routing::check_binding;
 use crate::spec::{Binding, ExchangeSpec, QueueSpec, TopicSpec};
@@ -105,6 +105,9 @@ impl Topology {
                 &format!("{}{}{DLQ_SUFFIX}", client.options.prefix, queue.name),
             )?;
             check_queue(queue, can)?;
+            if client.base.declared.is_taken_by_group(&client.full_name("queue", &queue.name)?) {
+                return Err(taken_by_group(&queue.name));
+            }
         }
         for topic in &self.topics {
             can.check(Ability::Topics)?;
@@ -172,6 +175,14 @@ fn declarable(client: &Inner, sort: &'static str, name: &str) -> Result<()> {
     client.full_name(sort, name).map(drop)
 }
 
+/// Their dead letters would lie in one queue.
+fn taken_by_group(queue: &str) -> Error {
+    let text = format!(
+        "the dead letters of a group that is open here lie in `{queue}{DLQ_SUFFIX}`, where those of the queue `{queue}` would be; name the queue otherwise"
+    );
+    Error::new(Kind::AlreadyExists, text).with_context("queue", queue)
+}
+
 fn check_queue(queue: &QueueSpec, can: &Capabilities) -> Result<()> {
     can.check(Ability::Queues)?;
     if queue.bound.is_some() {
@@ -202,7 +213,9 @@ impl Client {
     /// Declares a topology: makes what is missing, finds the rest equal.
     ///
     /// # Errors
-    /// [`AlreadyExists`](crate::Kind::AlreadyExists), naming the property, if something exists with other properties;
+    /// [`AlreadyExists`](crate::Kind::AlreadyExists), naming the property, if something exists with other properties, and
+    /// for a queue `t.g` while this client has a group `g` of a topic `t` open (one that only other clients have open
+    /// is refused when it is opened again);
     /// [`Unsupported`](crate::Kind::Unsupported) and [`ConfigInvalid`](crate::Kind::ConfigInvalid) before any I/O. What was
     /// declared before the error stays.
     ///

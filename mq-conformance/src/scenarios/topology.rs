@@ -340,6 +340,18 @@ async fn dead_letters_of_a_group_and_of_a_queue_stay_apart(cx: Ctx) -> Outcome {
     let error =
         check_kind!(topic.group("g").open().await, Kind::AlreadyExists, "a group beside such a queue");
     check!(error.to_string().contains("t.g"), "the error does not name the queue: {error}");
-    topic.group("other").open().await?.close().await?;
-    Ok(())
+    let other = topic.group("other").open().await?;
+    let beside = || cx.declare_queue(QueueSpec::new("t.other"));
+    let refused = beside().await;
+    check!(
+        refused.is_err_and(|f| f.kind == Some(Kind::AlreadyExists)),
+        "a queue was declared beside such a group"
+    );
+    check!(!cx.client.exists(Sort::Queue, "t.other").await?, "the queue was made all the same");
+    other.close().await?;
+    // Work of the consumer that is just ending may hold it for a moment.
+    cx.eventually("the queue can be declared when the group is closed", || async {
+        Ok(beside().await.is_ok())
+    })
+    .await
 }

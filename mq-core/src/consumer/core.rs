@@ -1,12 +1,13 @@
 //! What stays the same over all sessions of a consumer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::Ability;
 use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::Budget;
+use crate::declared::OpenGroup;
 use crate::driver::erased::{DynConnection, DynConsumer};
 use crate::driver::{ConsumerOptions, Control, Mode, Sort, Start, Target};
 use crate::error::{Error, Kind, Result};
@@ -26,6 +27,8 @@ pub(crate) struct ConsumerCore {
     paused: AtomicBool,
     /// For a broadcast that can seek.
     pub(super) places: Option<Places>,
+    /// Keeps a queue from being declared that would have its dead letters among those of this group.
+    group: OnceLock<OpenGroup>,
 }
 
 impl ConsumerCore {
@@ -39,6 +42,7 @@ impl ConsumerCore {
             opened: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             places,
+            group: OnceLock::new(),
         }
     }
 
@@ -82,6 +86,8 @@ impl ConsumerCore {
         let letters = self.dead_letters();
         let Some(queue) = letters.strip_suffix(DLQ_SUFFIX) else { return Ok(()) };
         let inner = &self.client.inner;
+        // First the mark: of a declare and an open at a time, one sees the other.
+        self.group.get_or_init(|| inner.base.declared.open_group(queue));
         if !inner.base.exists(&Target::queue(queue)).await.unwrap_or(false) {
             return Ok(());
         }
