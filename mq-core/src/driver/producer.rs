@@ -15,7 +15,8 @@ pub trait Producer: Send + Sync + 'static {
     /// **never sent**. Where a bounded queue pushes back, the call waits before it takes the next item.
     ///
     /// # Errors
-    /// The reason why the rest of the batch was not sent.
+    /// Why the first item that is left was not sent. One that is refused by itself is answered through its own
+    /// completion instead, and the call goes on.
     ///
     /// # Cancel safety
     /// Items left in the batch were not sent; items taken complete or are reported unknown.
@@ -56,7 +57,7 @@ pub trait Exchange: Send + Sync + 'static {
     /// `mandatory`, a message that matches no queue completes with [`Unroutable`](crate::Kind::Unroutable).
     ///
     /// # Errors
-    /// The reason why the rest of the batch was not sent.
+    /// As for [`Producer::send_batch`].
     ///
     /// # Cancel safety
     /// Items left in the batch were not sent; items taken complete or are reported unknown.
