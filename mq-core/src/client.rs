@@ -12,7 +12,7 @@ use crate::declared::Declared;
 use crate::driver::erased::DynConnection;
 use crate::driver::{
     Applied, Change, ConnectionInfo, Connector, Count, Depth, Described, Mode, PartitionRange, Query, Sort,
-    Target,
+    Target, layered,
 };
 use crate::emulate::Base;
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Self> {
         options.check()?;
-        let connector = options.layers.clone().over(connector);
+        let connector = layered(connector, &options.layers);
         let link = Link::connect(connector, options.connect_deadline, options.reconnect).await?;
         let connection = link.current().ok_or_else(|| Error::closed("client"))?;
         let info = connection.info().clone();

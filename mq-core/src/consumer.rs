@@ -29,6 +29,7 @@ pub(crate) mod returning;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod stash;
+mod watched;
 
 use self::arrivals::Arrivals;
 use self::core::ConsumerCore;

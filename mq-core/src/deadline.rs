@@ -11,7 +11,7 @@ use crate::alarm::{Alarm, Timers};
 use crate::error::{Error, Result};
 
 /// Time for one operation. It starts to run at the first wait, so that a call that never waits reads no clock.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     operation: &'static str,
     total: Duration,

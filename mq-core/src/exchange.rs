@@ -7,11 +7,12 @@ use tokio::task::coop;
 use crate::client::Client;
 use crate::defaults;
 use crate::driver::Receipt;
+use crate::driver::erased::Boxed;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::{Confirmation, prepare};
-use crate::sender::{Confirming, How, Sender, Short, To};
+use crate::sender::{Bulk, How, Sender, Short, Special, To};
 use crate::{Ability, Kind};
 
 /// A handle to an exchange. It is opened at the first publish; clones share the send window.
@@ -49,15 +50,18 @@ impl Exchange {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn publish(&self, routing_key: &str, message: impl Into<Message>) -> Result<Receipt> {
         let (sender, message) = (self.sender()?, message.into());
-        if !sender.recreates() {
+        if sender.is_plain() {
             return self.publish_now(sender, routing_key, message).await;
         }
-        let copy = message.clone();
-        match Box::pin(self.publish_now(sender, routing_key, message)).await {
-            Err(e) if Box::pin(sender.recreated_after(&e, true)).await => {
-                Box::pin(self.publish_now(sender, routing_key, copy)).await
+        let how = self.how(routing_key);
+        let short = |message| self.short(sender, message, how);
+        let usual = move |m| Box::pin(self.publish_now(sender, routing_key, m)) as Boxed<'_, _>;
+        match sender.special(message, how, short, usual) {
+            Special::Done(answer) => {
+                coop::consume_budget().await;
+                answer
             }
-            sent => sent,
+            Special::Later(answer) => answer.await,
         }
     }
 
@@ -90,14 +94,37 @@ impl Exchange {
     pub async fn hand_over(&self, routing_key: &str, message: impl Into<Message>) -> Result<Confirmation> {
         let sender = self.sender()?;
         let how = self.how(routing_key);
-        match self.short(sender, message.into(), how) {
-            Short::Done(answer) => {
-                coop::consume_budget().await;
-                Ok(Confirmation::new(Confirming::Done(answer)))
-            }
-            Short::Later(message) => Ok(Confirmation::new(sender.hand_over(message, how).await?)),
-            Short::Invalid(error) => Err(error),
+        let mut message = message.into();
+        let begun = sender.begin(&mut message, how);
+        sender.hand_over_begun(begun, how, self.short(sender, message, how)).await
+    }
+
+    /// Publishes many messages, each with its routing key, as [`Producer::send_all`](crate::Producer::send_all) sends
+    /// them; one result for each, in order.
+    ///
+    /// # Cancel safety
+    /// As for [`Producer::send_all`](crate::Producer::send_all).
+    pub async fn publish_all<K: AsRef<str>, M: Into<Message>>(
+        &self,
+        messages: impl IntoIterator<Item = (K, M)>,
+    ) -> Vec<Result<Receipt>> {
+        let messages = messages.into_iter();
+        let sender = match self.sender() {
+            Ok(sender) => sender,
+            Err(error) => return messages.map(|_| Err(error.clone())).collect(),
+        };
+        let mut bulk = Bulk::new(sender, messages.size_hint().0);
+        for (key, message) in messages {
+            let (how, mut message) = (self.how(key.as_ref()), message.into());
+            let begun = sender.begin(&mut message, how);
+            let short = match self.prepare(sender, how.routing_key, &mut message) {
+                Ok(()) if bulk.is_behind() => Short::Later(message),
+                Ok(()) => sender.short(message, how),
+                Err(error) => Short::Invalid(error),
+            };
+            bulk.push(begun, how, short).await;
         }
+        bulk.finish().await
     }
 
     /// Checks that the exchange exists.

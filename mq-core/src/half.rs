@@ -16,6 +16,7 @@ use crate::emulate::half::EmulatedHalf;
 use crate::error::{Error, Fate, Kind, Result, Status};
 use crate::event::ClientEvent;
 use crate::id::MessageId;
+use crate::layer::{Outgoing, Part};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::check_options;
@@ -242,6 +243,11 @@ impl HalfProducer {
         let inner = &self.shared.client.inner;
         if to.sort == Sort::Exchange {
             return Err(Error::config("a half message goes to one queue or topic, never to an exchange"));
+        }
+        if !inner.options.layers.is_empty() {
+            message.stamp(inner.clock.now());
+            let outgoing = Outgoing { target: &to, routing_key: "", part: Part::Half };
+            inner.options.layers.send(&outgoing, &mut message);
         }
         to.name = inner.full_name(to.sort.as_str(), &to.name)?;
         limits::check_message(&message, inner.info.capabilities.limits.max_body)?;

@@ -20,6 +20,7 @@ mod exchange;
 mod half;
 mod headers;
 mod id;
+pub mod layer;
 pub mod limits;
 mod link;
 mod message;

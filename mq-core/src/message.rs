@@ -117,6 +117,11 @@ impl Message {
         self
     }
 
+    /// All headers, to change them in place.
+    pub fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.meta_mut().headers
+    }
+
     /// Says what the payload is, as a media type.
     #[must_use]
     pub fn with_content_type(mut self, content_type: impl Into<String>) -> Self {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::capability::Requirements;
 use crate::defaults;
-use crate::driver::{Layer, Layers};
 use crate::error::Result;
+use crate::layer::{Layer, Layers};
 use crate::limits;
 use crate::time::Clock;
 use crate::url::Common;
@@ -136,7 +136,8 @@ impl ClientOptions {
         self
     }
 
-    /// Puts a layer over the connection: it sees every attempt of every call. The layer added last is the outermost.
+    /// Puts a [layer](crate::layer) between the application and the backend: trace context, metrics. The layer added
+    /// last is the outermost.
     #[must_use]
     pub fn with_layer(mut self, layer: impl Layer) -> Self {
         self.layers.push(layer);

@@ -17,7 +17,7 @@ use crate::driver::{Receipt, Sort, Target};
 use crate::error::{Error, Fate, Result};
 use crate::limits;
 use crate::message::Message;
-use crate::sender::{Confirmed, Confirming, How, Sender, Short, To};
+use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, Special, To};
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -167,42 +167,37 @@ impl Producer {
         if self.lanes.is_some() {
             return Err(Error::config("an ordered producer confirms each message before the next: use send"));
         }
-        match self.short(message.into(), How::plain(true)) {
-            Short::Done(answer) => {
-                coop::consume_budget().await;
-                Ok(Confirmation::new(Confirming::Done(answer)))
-            }
-            Short::Later(message) => {
-                Ok(Confirmation::new(self.sender.hand_over(message, How::plain(true)).await?))
-            }
-            Short::Invalid(error) => Err(error),
-        }
+        let (how, mut message) = (How::plain(true), message.into());
+        let begun = self.sender.begin(&mut message, how);
+        self.sender.hand_over_begun(begun, how, self.short(message, how)).await
     }
 
-    /// Sends many messages, as far in parallel as the window allows; one result for each, in order.
+    /// Sends many messages, in as few calls of the backend as the window allows; one result for each, in order. What
+    /// one message is refused for does not hold the others back. When one has met its deadline before it was handed
+    /// over, those behind it fail at once with the same error; nothing of them was sent.
+    ///
+    /// The deadline of a message counts from the hand-over of its part of the batch.
     ///
     /// # Cancel safety
-    /// As for [`send`](Self::send), message by message.
+    /// As for [`send`](Self::send), message by message: what was handed over may be stored, what comes behind it is
+    /// not sent. Which those are is not told; send in smaller parts if that matters.
     pub async fn send_all<M: Into<Message>>(
         &self,
         messages: impl IntoIterator<Item = M>,
     ) -> Vec<Result<Receipt>> {
-        let mut flying = Vec::new();
+        let (how, messages) = (How::plain(true), messages.into_iter());
+        let mut bulk = Bulk::new(&self.sender, messages.size_hint().0);
         for message in messages {
-            flying.push(match self.lanes {
-                Some(_) => Err(self.send(message).await),
-                None => Ok(self.hand_over(message).await),
-            });
+            let mut message = message.into();
+            if self.lanes.is_some() {
+                bulk.add(self.send(message).await);
+                continue;
+            }
+            let begun = self.sender.begin(&mut message, how);
+            let short = if bulk.is_behind() { self.prepared(message) } else { self.short(message, how) };
+            bulk.push(begun, how, short).await;
         }
-        let mut results = Vec::with_capacity(flying.len());
-        for flight in flying {
-            results.push(match flight {
-                Ok(Ok(confirmation)) => confirmation.await,
-                Ok(Err(error)) => Err(error),
-                Err(result) => result,
-            });
-        }
-        results
+        bulk.finish().await
     }
 
     /// Messages and bytes in flight.
@@ -229,23 +224,24 @@ impl Producer {
         self.sender.send(copy, How::plain(true)).await
     }
 
-    #[inline]
-    async fn send_as(&self, message: Message, how: How<'static>) -> Result<Receipt> {
-        if self.sender.recreates() {
-            self.send_or_recreate(message, how).await
-        } else {
-            self.send_now(message, how).await
-        }
+    /// As [`send_once`](Self::send_once), for what mq stores in a queue of its own: no layer hears of it.
+    pub(crate) async fn store_once(&self, message: Message) -> Result<Receipt> {
+        self.send_now(message, How::plain(false)).await
     }
 
-    fn send_or_recreate(&self, message: Message, how: How<'static>) -> Boxed<'_, Result<Receipt>> {
-        Box::pin(async move {
-            let copy = message.clone();
-            match self.send_now(message, how).await {
-                Err(e) if self.sender.recreated_after(&e, how.resend).await => self.send_now(copy, how).await,
-                sent => sent,
+    #[inline]
+    async fn send_as(&self, message: Message, how: How<'static>) -> Result<Receipt> {
+        if self.sender.is_plain() {
+            return self.send_now(message, how).await;
+        }
+        let short = |message| self.short(message, how);
+        match self.sender.special(message, how, short, move |m| Box::pin(self.send_now(m, how))) {
+            Special::Done(answer) => {
+                coop::consume_budget().await;
+                answer
             }
-        })
+            Special::Later(answer) => answer.await,
+        }
     }
 
     #[inline]
@@ -263,10 +259,18 @@ impl Producer {
     }
 
     #[inline]
-    fn short(&self, mut message: Message, how: How<'_>) -> Short {
-        match prepare(&self.sender, &mut message) {
-            Ok(()) if self.lanes.is_none() => self.sender.short(message, how),
+    fn short(&self, message: Message, how: How<'_>) -> Short {
+        match self.prepared(message) {
+            Short::Later(message) if self.lanes.is_none() => self.sender.short(message, how),
             // Who is in a lane may have to wait for others there.
+            other => other,
+        }
+    }
+
+    /// Checked and stamped, or refused.
+    #[inline]
+    fn prepared(&self, mut message: Message) -> Short {
+        match prepare(&self.sender, &mut message) {
             Ok(()) => Short::Later(message),
             Err(error) => Short::Invalid(self.sender.explain(error)),
         }

@@ -15,8 +15,12 @@ use crate::error::{Error, Fate, Kind, Result};
 use crate::message::Message;
 use crate::window::{Permit, Window};
 
+pub(crate) use self::bulk::Bulk;
+pub(crate) use self::call::{Call, Special};
 pub(crate) use self::flight::{Confirmed, Confirming};
 
+mod bulk;
+mod call;
 mod drive;
 mod flight;
 
@@ -124,6 +128,8 @@ pub(crate) struct Sender {
     opening: tokio::sync::Mutex<()>,
     /// For the waits of the messages on their way.
     timers: Timers,
+    /// Layers that hear of each call.
+    watch: Option<call::Watch>,
 }
 
 impl fmt::Debug for Sender {
@@ -138,9 +144,11 @@ impl fmt::Debug for Sender {
 impl Sender {
     pub(crate) fn new(client: &Client, to: To, messages: u32, bytes: u64, deadline: Duration) -> Arc<Self> {
         let outer = Some(Arc::clone(&client.inner.window));
+        let base = Arc::clone(&client.inner.base);
         Arc::new(Self {
             window: Window::new(messages, bytes, outer),
-            base: Arc::clone(&client.inner.base),
+            watch: call::Watch::new(&base, &to),
+            base,
             to,
             deadline,
             role: RwLock::default(),

@@ -12,6 +12,7 @@ use crate::driver::erased::DynTransaction;
 use crate::driver::{Target, TransactionOptions};
 use crate::emulate::envelope::Envelope;
 use crate::error::{Error, Fate, Kind, Result};
+use crate::layer::{Outgoing, Part};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::check_options;
@@ -93,9 +94,12 @@ impl Transaction {
     /// The message may be part of the transaction or not; roll back if that matters.
     pub async fn send(&mut self, to: impl Into<Target>, message: impl Into<Message>) -> Result<()> {
         let inner = &self.client.inner;
-        let mut to = to.into();
+        let (mut to, mut message) = (to.into(), message.into());
+        if !inner.options.layers.is_empty() {
+            let outgoing = Outgoing { target: &to, routing_key: "", part: Part::Transaction };
+            inner.options.layers.send(&outgoing, &mut message);
+        }
         to.name = inner.full_name(to.sort.as_str(), &to.name)?;
-        let mut message = message.into();
         limits::check_message(&message, inner.info.capabilities.limits.max_body)?;
         message.clear_trail();
         if message.has_options() {

@@ -1,5 +1,6 @@
 //! The memory broker against a bare tokio channel.
 
+mod calls;
 mod channel;
 mod flow;
 mod latency;
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     drop(runs);
     let mut rows = rows(&series);
     mark(&mut rows, &gate);
-    for measure in [latency::rows, routing::rows, weight::rows] {
+    for measure in [calls::rows, latency::rows, routing::rows, weight::rows] {
         let mut gate = Gate::new();
         let mut more = measure(&runtime, options.rounds, &mut gate)?;
         mark(&mut more, &gate);

@@ -4,6 +4,7 @@ mod attempts;
 mod bad_input;
 mod bounded;
 mod broadcast;
+mod bulk;
 mod cancellation;
 mod capability;
 mod close;
@@ -13,6 +14,7 @@ mod delay;
 mod dlq;
 mod group;
 mod half;
+mod layer;
 mod order;
 mod prefetch;
 mod priority;
@@ -38,6 +40,7 @@ const GROUPS: &[&[Scenario]] = &[
     order::SCENARIOS,
     prefetch::SCENARIOS,
     window::SCENARIOS,
+    bulk::SCENARIOS,
     cancellation::SCENARIOS,
     close::SCENARIOS,
     attempts::SCENARIOS,
@@ -56,6 +59,7 @@ const GROUPS: &[&[Scenario]] = &[
     reconnect::SCENARIOS,
     transaction::SCENARIOS,
     half::SCENARIOS,
+    layer::SCENARIOS,
     run_loop::SCENARIOS,
     run_end::SCENARIOS,
     defaults::SCENARIOS,

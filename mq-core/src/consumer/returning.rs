@@ -6,6 +6,7 @@ use crate::backoff::Backoff;
 use crate::delivery::{Delivery, Held, Unsettled};
 use crate::driver::{Incoming, Mode};
 use crate::error::Kind;
+use crate::layer::Settled;
 use crate::message::Message;
 use crate::trail::DeathReason;
 
@@ -39,7 +40,11 @@ impl Delivery {
         }
         let held = self.held.take()?;
         let message = std::mem::replace(&mut self.message, Message::new(""));
-        let passed = held.session.stash.as_ref()?.pass(held.incoming(message))?;
+        let shown = held.is_watched().then(|| message.clone());
+        let Some(passed) = held.session.stash.as_ref()?.pass(held.incoming(message)) else {
+            shown.iter().for_each(|message| held.tell(message, Settled::GivenBack));
+            return None;
+        };
         Some(Self { message: passed.message, held: Some(held) })
     }
 
@@ -106,12 +111,13 @@ impl Held {
     /// A delivery was dropped unsettled.
     pub(crate) fn dropped(mut self, message: Message) {
         if self.is_void() || std::mem::replace(&mut self.returning, true) {
-            return self.let_go();
+            return self.let_go(&message);
         }
         if !self.session.core.settles() {
             // A browse and a broadcast have nothing to settle; this is how their deliveries usually end.
-            if self.session.acknowledge(&self).is_err() {
-                tracing::debug!("a delivery of an ended session was dropped");
+            match self.session.acknowledge(&self) {
+                Ok(()) => self.tell(&message, Settled::Acked),
+                Err(_) => self.tell(&message, Settled::Void),
             }
             return;
         }

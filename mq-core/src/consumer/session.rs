@@ -13,6 +13,7 @@ use crate::delivery::Delivery;
 use crate::driver::erased::DynConsumer;
 use crate::driver::{AckNow, Arrival, Flushed, Incoming, Mode, Tag};
 use crate::error::{Error, Kind, Result};
+use crate::layer::Layers;
 use crate::link::Link;
 
 use super::arrivals::Arrivals;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     pub(super) pump: Option<Pump>,
     /// Retries in place, for a group.
     pub(super) stash: Option<Stash>,
+    /// Hear of what is received and settled.
+    pub(super) layers: Layers,
 }
 
 impl fmt::Debug for Session {
@@ -59,6 +62,7 @@ impl Session {
         let prefetch = core.options.prefetch;
         let pumped = matches!(core.options.mode, Mode::Group(_));
         let link = Arc::clone(&core.client.inner.link);
+        let layers = core.client.inner.options.layers.clone();
         let session = Arc::new(Self {
             core,
             driver,
@@ -71,6 +75,7 @@ impl Session {
             flusher: Flusher::new(prefetch),
             pump: pumped.then(Pump::new),
             stash: pumped.then(Stash::default),
+            layers,
         });
         if pumped {
             Pump::spawn(&session);
@@ -174,6 +179,9 @@ impl Session {
         let unfit = self.judge(incoming);
         if let (Some(places), Some(at)) = (&self.core.places, incoming.position) {
             places.passed(at);
+        }
+        if !self.layers.is_empty() {
+            self.tell_received(incoming);
         }
         let Some((reason, error)) = unfit else { return Some(Delivery::new(Arc::clone(self), incoming)) };
         Delivery::new(Arc::clone(self), incoming).bury_in_background(reason, error);

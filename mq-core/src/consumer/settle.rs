@@ -7,6 +7,7 @@ use crate::deadline::within;
 use crate::delivery::{Delivery, Held, Unsettled};
 use crate::driver::{Change, Mode, Settle, Target};
 use crate::error::{Error, Kind, Result};
+use crate::layer::Settled;
 use crate::limits::DLQ_SUFFIX;
 use crate::message::Message;
 use crate::spec::QueueSpec;
@@ -27,6 +28,7 @@ impl Delivery {
         match held.session.acknowledge(held) {
             Ok(()) => {
                 held.unblock(&self.message);
+                held.tell(&self.message, Settled::Acked);
                 self.held = None;
                 Ok(())
             }
@@ -98,7 +100,7 @@ impl Delivery {
         match &self.held {
             Some(held) if held.session.stash.is_some() => {
                 let copy = self.message.clone();
-                self.again_in_place(copy, Duration::ZERO)
+                self.again_in_place(copy, Duration::ZERO, Settled::GivenBack)
             }
             Some(held) if !held.session.core.settles() => self.ack(),
             _ => self.give_back().await,
@@ -125,23 +127,24 @@ impl Delivery {
         let Some(held) = &mut self.held else { return Ok(()) };
         held.settling = true;
         if matches!(held.session.core.options.mode, Mode::Group(_)) {
-            return self.again_in_place(copy, pause);
+            return self.again_in_place(copy, pause, Settled::Retried);
         }
         if !pause.is_zero() {
             copy = copy.deliver_at(held.session.core.client.inner.clock.now().plus(pause));
         }
         let target = held.session.core.options.source.clone();
-        self.replace(target, copy).await
+        self.replace(target, copy, Settled::Retried).await
     }
 
     /// A copy would reach every group of the topic: the same delivery comes again here, in front of its key.
-    fn again_in_place(mut self, copy: Message, pause: Duration) -> Result<(), Unsettled> {
+    fn again_in_place(mut self, copy: Message, pause: Duration, how: Settled) -> Result<(), Unsettled> {
         match self.held.take() {
             Some(held) if held.is_void() => {
                 self.held = Some(held);
                 Err(Unsettled { error: void(), delivery: Box::new(self) })
             }
             Some(held) => {
+                held.tell(&self.message, how);
                 if let Some(stash) = &held.session.stash {
                     stash.put(held.incoming(copy), pause);
                 }
@@ -165,11 +168,11 @@ impl Delivery {
         copy.clear_due();
         copy.set_expires(None);
         let target = Target::queue(core.dead_letters());
-        self.replace(target, copy).await
+        self.replace(target, copy, Settled::DeadLettered).await
     }
 
     /// Stores a copy elsewhere, then removes this one: in one step where the backend can, else copy, confirm, ack.
-    async fn replace(mut self, target: Target, copy: Message) -> Result<(), Unsettled> {
+    async fn replace(mut self, target: Target, copy: Message, how: Settled) -> Result<(), Unsettled> {
         let Some(held) = &self.held else { return Ok(()) };
         if held.is_void() {
             return Err(Unsettled { error: void(), delivery: Box::new(self) });
@@ -177,6 +180,7 @@ impl Delivery {
         match held.session.store_and_remove(held, target, copy).await {
             Ok(()) => {
                 held.unblock(&self.message);
+                held.tell(&self.message, how);
                 self.held = None;
                 Ok(())
             }
@@ -197,6 +201,7 @@ impl Delivery {
         match given {
             Ok(()) => {
                 held.session.settled();
+                held.tell(&self.message, Settled::GivenBack);
                 self.held = None;
                 Ok(())
             }
@@ -224,7 +229,8 @@ impl Held {
     }
 
     /// A void delivery still counts in the prefetch of a session that lives on.
-    pub(super) fn let_go(&self) {
+    pub(super) fn let_go(&self, message: &Message) {
+        self.tell(message, Settled::Void);
         if !self.session.is_dead() {
             self.session.settled();
         }
@@ -244,6 +250,7 @@ impl Held {
             Some(stash) if comes_again => stash.expect(self.position, message, || self.is_void()),
             _ => self.unblock(message),
         }
+        self.tell(message, if comes_again { Settled::GivenBack } else { Settled::Acked });
         self.session.settled();
     }
 }

@@ -177,13 +177,18 @@ impl Batch {
         }
     }
 
+    /// Several messages, in order.
+    pub(crate) fn many(items: impl Iterator<Item = (Item, Permit)>, keep: bool) -> Self {
+        let mut slots = items.map(|(item, permit)| Slot::Waiting(item, permit));
+        let first = slots.next().unwrap_or_default();
+        Self { first, rest: slots.collect(), next: 0, keep }
+    }
+
     /// A batch of free-standing items, for emulations and tests of drivers. Outcomes are read by
     /// [`Batch::results`].
     #[must_use]
     pub fn of(items: Vec<Item>) -> Self {
-        let mut slots = items.into_iter().map(|item| Slot::Waiting(item, Permit::none()));
-        let first = slots.next().unwrap_or_default();
-        Self { first, rest: slots.collect(), next: 0, keep: false }
+        Self::many(items.into_iter().map(|item| (item, Permit::none())), false)
     }
 
     fn slot(&mut self, at: usize) -> Option<&mut Slot> {
@@ -256,9 +261,10 @@ impl Batch {
         Some(())
     }
 
-    pub(crate) fn into_outcomes(self) -> impl Iterator<Item = Outcome> {
+    /// What became of each item, in order; `None` for one that was taken without a trace.
+    pub(crate) fn into_all(self) -> impl Iterator<Item = Option<Outcome>> {
         let keep = self.keep;
-        std::iter::once(self.first).chain(self.rest).filter_map(move |slot| slot.into_outcome(keep))
+        std::iter::once(self.first).chain(self.rest).map(move |slot| slot.into_outcome(keep))
     }
 
     pub(crate) fn into_first(self) -> Option<Outcome> {
@@ -271,7 +277,7 @@ impl Batch {
     /// The outcomes are lost; the messages take their way.
     pub async fn results(self, unsent: &Error) -> Vec<Result<Receipt>> {
         let mut results = Vec::with_capacity(1 + self.rest.len());
-        for outcome in self.into_outcomes() {
+        for outcome in self.into_all().flatten() {
             results.push(match outcome {
                 Outcome::Unsent(..) => Err(unsent.clone()),
                 Outcome::Done(result) => result,

@@ -1,4 +1,4 @@
-//! A hook over the connection of any backend: what is in between sees every attempt of every call.
+//! The roles of any backend, for what a layer puts over them: it sees every attempt of every call.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,54 +9,12 @@ use super::erased::{
 };
 use super::*;
 use crate::error::Result;
+use crate::layer::Layers;
 use crate::message::Message;
 
-/// Wraps each connection of a client: metrics, trace context, faults for tests.
-///
-/// It is written like a driver: a type of its own that implements [`Connection`] over the [`ErasedConnection`] it
-/// got, and hands out its own roles or the erased ones as they are. It is applied at every connect and reconnect,
-/// so it sees each attempt; the core's window, re-sends, emulations and deadlines are above it.
-///
-/// Without a layer nothing is in between: no cost. With one, each call of a wrapped role costs one boxed future
-/// more.
-pub trait Layer: Send + Sync + 'static {
-    /// What it makes of a connection.
-    type Connection: Connection;
-
-    /// Wraps a connection that was just made.
-    fn wrap(&self, inner: ErasedConnection) -> Self::Connection;
-}
-
-/// [`Layer`] as an object.
-pub(crate) trait DynLayer: Send + Sync {
-    fn wrap(&self, inner: ErasedConnection) -> Arc<dyn DynConnection>;
-}
-
-impl<L: Layer> DynLayer for L {
-    fn wrap(&self, inner: ErasedConnection) -> Arc<dyn DynConnection> {
-        Arc::new(Layer::wrap(self, inner))
-    }
-}
-
-/// The layers of a client, in the order in which they were added: the last one is the outermost.
-#[derive(Clone, Default)]
-pub(crate) struct Layers(Vec<Arc<dyn DynLayer>>);
-
-impl fmt::Debug for Layers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} layers", self.0.len())
-    }
-}
-
-impl Layers {
-    pub(crate) fn push(&mut self, layer: impl Layer) {
-        self.0.push(Arc::new(layer));
-    }
-
-    /// A connector whose connections are wrapped.
-    pub(crate) fn over(self, connector: Arc<dyn DynConnector>) -> Arc<dyn DynConnector> {
-        if self.0.is_empty() { connector } else { Arc::new(Layered { connector, layers: self }) }
-    }
+/// A connector whose connections are wrapped, if there is anything to wrap them.
+pub(crate) fn layered(connector: Arc<dyn DynConnector>, layers: &Layers) -> Arc<dyn DynConnector> {
+    if layers.is_empty() { connector } else { Arc::new(Layered { connector, layers: layers.clone() }) }
 }
 
 struct Layered {
@@ -68,17 +26,22 @@ impl DynConnector for Layered {
     fn connect(&self) -> erased::Boxed<'_, Result<Arc<dyn DynConnection>>> {
         Box::pin(async move {
             let connection = self.connector.connect().await?;
-            let wrap = |inner, layer: &Arc<dyn DynLayer>| layer.wrap(ErasedConnection(inner));
-            Ok(self.layers.0.iter().fold(connection, wrap))
+            Ok(self.layers.wrap(ErasedConnection(connection)).0)
         })
     }
 }
 
-/// A connection of any backend, as a [`Layer`] gets it.
+/// A connection of any backend, as a [`Layer`](crate::layer::Layer) gets it.
 #[derive(Clone)]
 pub struct ErasedConnection(Arc<dyn DynConnection>);
 
 impl ErasedConnection {
+    /// A layer's own connection, for those above it.
+    #[must_use]
+    pub fn new(connection: impl Connection) -> Self {
+        Self(Arc::new(connection))
+    }
+
     /// The connection itself, for those who know its type; for a layer above another one, the inner layer's.
     #[must_use]
     pub fn native(&self) -> &(dyn std::any::Any + Send + Sync) {

@@ -56,10 +56,10 @@ pub use connection::{Connection, Connector};
 pub use consumer::Consumer;
 pub use half::{Half, HalfLog, HalfRecord, LogBatch, LogEntry, Shard, Step, Stepped};
 pub use info::{ConnectionInfo, CoreDuties, Event, FOREVER};
-pub(crate) use layer::Layers;
+pub(crate) use layer::layered;
 pub use layer::{
     ErasedConnection, ErasedConsumer, ErasedExchange, ErasedHalf, ErasedHalfLog, ErasedProducer,
-    ErasedTransaction, Layer,
+    ErasedTransaction,
 };
 pub use producer::{Exchange, Producer};
 pub use receipt::{Position, Receipt, Routed};

@@ -86,10 +86,10 @@ impl Envelope {
         let queue = Target::queue(base.own(objects::ENVELOPES));
         let producer = self.client.cached_producer(&queue)?;
         // Never sent twice by itself: a lost confirm is the caller's to judge.
-        let stored = match producer.send_once(message.clone()).await {
+        let stored = match producer.store_once(message.clone()).await {
             Err(error) if error.kind() == Kind::NotFound => {
                 base.declare_envelopes().await?;
-                producer.send_once(message).await
+                producer.store_once(message).await
             }
             stored => stored,
         };

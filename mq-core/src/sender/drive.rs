@@ -55,7 +55,7 @@ impl Sender {
         }
     }
 
-    fn fly(
+    pub(super) fn fly(
         self: &Arc<Self>,
         pending: Pending,
         copy: Option<Item>,
@@ -175,7 +175,7 @@ impl Sender {
     }
 
     /// The driver took nothing: waits for the next connection, or says why it was not sent.
-    async fn unsent(
+    pub(super) async fn unsent(
         &self,
         call: Result<()>,
         budget: &mut Budget,

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::{Role, Sender};
+use super::{Call, Role, Sender};
 use crate::alarm::Alarm;
 use crate::deadline::Budget;
 use crate::driver::erased::Boxed;
@@ -20,6 +20,8 @@ pub(crate) enum Confirming {
     Done(Result<Receipt>),
     /// The answer is on its way.
     InFlight(Box<Flight>),
+    /// As one of these, and layers hear of its end.
+    Watched(Box<(Self, Call)>),
 }
 
 impl Confirming {
@@ -28,6 +30,10 @@ impl Confirming {
         match self {
             Self::Done(result) => Confirmed(Wait::Done(Some(result))),
             Self::InFlight(flight) => Confirmed(Wait::Flying(flight)),
+            Self::Watched(watched) => {
+                let (confirming, call) = *watched;
+                Confirmed(Wait::Watched(Box::new((confirming.confirmed(), call))))
+            }
         }
     }
 }
@@ -72,6 +78,7 @@ enum Wait {
     Done(Option<Result<Receipt>>),
     Flying(Box<Flight>),
     Again(Boxed<'static, Result<Confirming>>),
+    Watched(Box<(Confirmed, Call)>),
 }
 
 impl Future for Confirmed {
@@ -92,6 +99,12 @@ impl Future for Confirmed {
                         Landed::Final(result) => return Poll::Ready(result),
                         Landed::Lost(item, why) => Wait::Again(Box::pin(flight.again(item, why))),
                     }
+                }
+                Wait::Watched(watched) => {
+                    let (confirmed, call) = &mut **watched;
+                    let result = ready!(Pin::new(confirmed).poll(cx));
+                    call.tell(Some(&result));
+                    Wait::Done(Some(result))
                 }
                 Wait::Again(again) => match ready!(again.as_mut().poll(cx)) {
                     Ok(confirming) => confirming.confirmed().0,
@@ -145,6 +158,8 @@ impl Flight {
                 flight.maybe_stored = maybe_stored;
                 Ok(Confirming::InFlight(flight))
             }
+            // A call is told around all its transmissions.
+            watched @ Confirming::Watched(_) => Ok(watched),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the core promises whatever goes wrong below it, on the virtual clock.
 #![allow(missing_docs)]
 
+mod bulk;
 mod common;
 mod half;
 mod reconnect;

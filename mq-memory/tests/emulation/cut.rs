@@ -7,9 +7,10 @@ use std::time::Duration;
 use mq_core::driver::{
     AckNow, Applied, Arrival, Batch, Change, Connection, ConnectionInfo, Consumer, ConsumerOptions, Control,
     Described, ErasedConnection, ErasedConsumer, ErasedExchange, ErasedHalf, ErasedHalfLog, ErasedProducer,
-    ErasedTransaction, Event, Flushed, HalfLog, HalfOptions, HalfRecord, Layer, LogBatch, Producer, Query,
-    Settle, Shard, Step, Stepped, Tag, Target, TransactionOptions,
+    ErasedTransaction, Event, Flushed, HalfLog, HalfOptions, HalfRecord, LogBatch, Producer, Query, Settle,
+    Shard, Step, Stepped, Tag, Target, TransactionOptions,
 };
+use mq_core::layer::Layer;
 use mq_core::{Error, Result};
 use tokio::sync::Notify;
 
@@ -65,10 +66,8 @@ impl Cut {
 }
 
 impl Layer for Cut {
-    type Connection = CutConnection;
-
-    fn wrap(&self, inner: ErasedConnection) -> CutConnection {
-        CutConnection { inner, cut: self.clone() }
+    fn wrap(&self, inner: ErasedConnection) -> ErasedConnection {
+        ErasedConnection::new(CutConnection { inner, cut: self.clone() })
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mq_core::driver::{
     Applied, Batch, Change, Connection, ConnectionInfo, ConsumerOptions, Described, ErasedConnection,
     ErasedConsumer, ErasedExchange, ErasedHalf, ErasedHalfLog, ErasedProducer, ErasedTransaction, Event,
-    HalfOptions, Layer, Producer, Query, Target, TransactionOptions,
+    HalfOptions, Producer, Query, Target, TransactionOptions,
 };
-use mq_core::{ClientOptions, Result};
+use mq_core::layer::Layer;
+use mq_core::{ClientOptions, Error, Kind, Result};
 
 use crate::common::{Broker, declare, take};
 
@@ -27,11 +28,9 @@ struct Counted {
 struct CountedProducer(ErasedProducer, Arc<AtomicU64>);
 
 impl Layer for Counting {
-    type Connection = Counted;
-
-    fn wrap(&self, inner: ErasedConnection) -> Counted {
+    fn wrap(&self, inner: ErasedConnection) -> ErasedConnection {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Counted { inner, sends: Arc::clone(&self.sends) }
+        ErasedConnection::new(Counted { inner, sends: Arc::clone(&self.sends) })
     }
 }
 
@@ -86,10 +85,17 @@ impl Connection for Counted {
 
 impl Producer for CountedProducer {
     async fn send_batch(&self, batch: &mut Batch) -> Result<()> {
-        let before = batch.remaining();
-        let outcome = self.0.send_batch(batch).await;
-        self.1.fetch_add((before - batch.remaining()) as u64, Ordering::Relaxed);
-        outcome
+        while let Some(item) = batch.peek() {
+            if item.message.payload() == "refused" {
+                return Err(Error::new(Kind::RateLimited, "not this one"));
+            }
+            let Some((item, ticket)) = batch.take() else { break };
+            let mut one = Batch::of(vec![item]);
+            self.0.send_batch(&mut one).await?;
+            self.1.fetch_add(1, Ordering::Relaxed);
+            ticket.done(one.results(&Error::disconnected("unsent")).await.remove(0));
+        }
+        Ok(())
     }
     async fn close(&self) -> Result<()> {
         self.0.close().await
@@ -110,4 +116,18 @@ async fn a_layer_sees_every_send_and_layers_stack() {
         assert_eq!(layer.sends.load(Ordering::Relaxed), 3);
         assert_eq!(layer.connections.load(Ordering::Relaxed), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_call_is_that_of_the_message_it_stopped_at() {
+    let layer = Counting::default();
+    let client = Broker::new(|_| {}).client_with(ClientOptions::new().with_layer(layer.clone())).await;
+    declare(&client, &["q"]).await;
+    let producer = client.queue("q").producer().build().await.unwrap();
+    let sent = producer.send_all(["1", "refused", "2", "refused", "refused", "3"]).await;
+    let refused: Vec<_> = sent.iter().map(|s| s.as_ref().err().map(Error::kind)).collect();
+    let no = Some(Kind::RateLimited);
+    assert_eq!(refused, [None, no, None, no, no, None]);
+    assert_eq!(take(&client, "q", 3).await, ["1", "2", "3"]);
+    assert_eq!(layer.sends.load(Ordering::Relaxed), 3);
 }

@@ -1,0 +1,200 @@
+//! A call as the application makes it: told to the layers of a client that has some.
+
+use std::sync::Arc;
+
+use tokio::task::coop;
+
+use super::{Confirming, How, Sender, Short, To};
+use crate::driver::erased::Boxed;
+use crate::driver::{Receipt, Sort, Target};
+use crate::emulate::Base;
+use crate::error::Result;
+use crate::id::MessageId;
+use crate::layer::{Layers, Outgoing, Part};
+use crate::message::Message;
+use crate::producer::Confirmation;
+
+/// The layers that hear of a sender's calls, and its place as the application knows it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    layers: Layers,
+    place: Target,
+}
+
+impl Watch {
+    /// `None` without layers.
+    pub(super) fn new(base: &Base, to: &To) -> Option<Self> {
+        let layers = base.options.layers.clone();
+        let (sort, name) = match to {
+            To::Target(target) => (target.sort, &target.name),
+            To::Exchange(name) => (Sort::Exchange, name),
+        };
+        let place = Target { sort, name: base.short_name(name).to_owned() };
+        (!layers.is_empty()).then_some(Self { layers, place })
+    }
+
+    const fn outgoing<'a>(&'a self, routing_key: &'a str) -> Outgoing<'a> {
+        Outgoing { target: &self.place, routing_key, part: Part::Single }
+    }
+
+    fn ended(&self, id: &MessageId, outcome: Option<&Result<Receipt>>) {
+        self.layers.sent(&self.outgoing(""), id, outcome);
+    }
+}
+
+/// A call that layers hear of: its end is told once, also when nobody waits for it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// `None` once its end was told.
+    sender: Option<Arc<Sender>>,
+    id: MessageId,
+}
+
+impl Call {
+    /// Tells how it ended.
+    pub(crate) fn end(mut self, outcome: &Result<Receipt>) {
+        self.tell(Some(outcome));
+    }
+
+    /// It ends when the message is confirmed, or has ended already.
+    pub(super) fn goes_on(self, handed: Result<Confirming>) -> Result<Confirming> {
+        match handed {
+            Ok(Confirming::Done(answer)) => {
+                self.end(&answer);
+                Ok(Confirming::Done(answer))
+            }
+            Ok(flying) => Ok(Confirming::Watched(Box::new((flying, self)))),
+            Err(error) => {
+                self.end(&Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, outcome: Option<&Result<Receipt>>) {
+        if let Some(sender) = self.sender.take()
+            && let Some(watch) = &sender.watch
+        {
+            watch.ended(&self.id, outcome);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
+
+/// A call that does more than send.
+pub(crate) enum Special<'a> {
+    Done(Result<Receipt>),
+    Later(Boxed<'a, Result<Receipt>>),
+}
+
+impl Sender {
+    /// True if a send is a send and no more: nobody hears of it, and nothing is declared again for it.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.watch.is_none() && !self.base.declared.recreates()
+    }
+
+    /// Shows a message to the layers; they may change it. Returns its id.
+    pub(crate) fn begin(&self, message: &mut Message, how: How<'_>) -> Option<MessageId> {
+        let watch = self.watch.as_ref()?;
+        message.stamp(self.base.clock.now());
+        watch.layers.send(&watch.outgoing(how.routing_key), message);
+        // A layer may have set a delay.
+        message.stamp(self.base.clock.now());
+        Some(message.stamped_id().clone())
+    }
+
+    /// What began is on its way.
+    pub(crate) fn call(self: &Arc<Self>, id: MessageId) -> Call {
+        Call { sender: Some(Arc::clone(self)), id }
+    }
+
+    /// Tells how a call ended that was answered at once.
+    pub(crate) fn ended(&self, id: Option<MessageId>, outcome: &Result<Receipt>) {
+        if let (Some(id), Some(watch)) = (id, &self.watch) {
+            watch.ended(&id, Some(outcome));
+        }
+    }
+
+    /// Hands a message over that has begun, as far as the short way did not answer for it.
+    pub(crate) async fn hand_over_begun(
+        self: &Arc<Self>,
+        begun: Option<MessageId>,
+        how: How<'_>,
+        short: Short,
+    ) -> Result<Confirmation> {
+        let call = begun.map(|id| self.call(id));
+        let confirming = match short {
+            Short::Done(answer) => {
+                coop::consume_budget().await;
+                Ok(Confirming::Done(answer))
+            }
+            Short::Later(message) => self.hand_over(message, how).await,
+            Short::Invalid(error) => Err(error),
+        };
+        match call {
+            None => confirming.map(Confirmation::new),
+            Some(call) => call.goes_on(confirming).map(Confirmation::new),
+        }
+    }
+
+    /// Sends one message, with what comes beside: layers that hear of it, a place that is declared again. `short` and
+    /// `usual` are the two ways there are.
+    pub(crate) fn special<'a>(
+        self: &'a Arc<Self>,
+        mut message: Message,
+        how: How<'a>,
+        short: impl FnOnce(Message) -> Short,
+        usual: impl Fn(Message) -> Boxed<'a, Result<Receipt>> + Send + 'a,
+    ) -> Special<'a> {
+        let id = self.begin(&mut message, how);
+        if !self.recreates() {
+            let answer = match short(message) {
+                Short::Later(message) => return self.later(message, how, id, usual),
+                Short::Done(answer) => answer,
+                Short::Invalid(error) => Err(error),
+            };
+            self.ended(id, &answer);
+            return Special::Done(answer);
+        }
+        self.later(message, how, id, usual)
+    }
+
+    fn later<'a>(
+        self: &'a Arc<Self>,
+        message: Message,
+        how: How<'a>,
+        id: Option<MessageId>,
+        usual: impl Fn(Message) -> Boxed<'a, Result<Receipt>> + Send + 'a,
+    ) -> Special<'a> {
+        let call = id.map(|id| self.call(id));
+        Special::Later(Box::pin(async move {
+            let answer = self.send_or_recreate(message, how, usual).await;
+            if let Some(call) = call {
+                call.end(&answer);
+            }
+            answer
+        }))
+    }
+
+    async fn send_or_recreate<'a>(
+        &'a self,
+        message: Message,
+        how: How<'a>,
+        usual: impl Fn(Message) -> Boxed<'a, Result<Receipt>>,
+    ) -> Result<Receipt> {
+        if !self.recreates() {
+            return usual(message).await;
+        }
+        let copy = message.clone();
+        match usual(message).await {
+            Err(e) if self.recreated_after(&e, how.resend).await => usual(copy).await,
+            sent => sent,
+        }
+    }
+}
