@@ -47,6 +47,9 @@ impl ClientContext for Reading {
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.shared.is_steady.store(is_steady(statistics), Ordering::Release);
+        if is_fresh(statistics) {
+            self.shared.is_doubtful.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -57,6 +60,21 @@ pub(super) const TOLD: &str = "500";
 fn is_steady(statistics: &[u8]) -> bool {
     const STEADY: &[u8] = br#""join_state":"steady""#;
     statistics.windows(STEADY.len()).any(|w| w == STEADY)
+}
+
+/// Metadata of this age, in milliseconds, is new since the last time that the state was told.
+const FRESH: u64 = 1000;
+
+/// True if the native client has just asked anew what the topic is: it does so when fetches fail, and goes on at the
+/// old position without a word if another topic has the name by then.
+fn is_fresh(statistics: &[u8]) -> bool {
+    const AGE: &[u8] = br#""metadata_age":"#;
+    let ages = statistics.windows(AGE.len()).enumerate().filter(|(_, w)| *w == AGE);
+    let mut ages = ages.map(|(at, _)| {
+        let digits = statistics[at + AGE.len()..].iter().take_while(|b| b.is_ascii_digit());
+        digits.fold(0u64, |age, b| age.saturating_mul(10).saturating_add(u64::from(b - b'0')))
+    });
+    ages.any(|age| age < FRESH)
 }
 
 impl ConsumerContext for Reading {
@@ -207,6 +225,14 @@ pub(super) fn end(code: Code) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_is_in_doubt_when_its_metadata_is_new() {
+        let told =
+            |age: &str| format!(r#"{{"topics":{{"q":{{"topic":"q", "metadata_age":{age}, "x":1}}}}}}"#);
+        assert!(is_fresh(told("0").as_bytes()) && is_fresh(told("999").as_bytes()));
+        assert!(!is_fresh(told("1000").as_bytes()) && !is_fresh(b"{}"));
+    }
 
     #[test]
     fn a_take_over_that_came_too_early_is_tried_again() {

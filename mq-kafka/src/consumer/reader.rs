@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LEAVE: Duration = Duration::from_secs(4);
 /// Time between two questions whether the topic is still the same.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long its settings may take to come: rebalances are not heard meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
 /// Most messages of one hand-over.
 const BATCH: usize = 1024;
 
@@ -42,11 +44,10 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     // Reading without a group needs a name all the same; nobody joins it and nothing is stored under it.
     let group = shared.plan.group.as_deref().unwrap_or("mq.none");
     let mut config = link.config.consumer(group);
-    if shared.plan.settles() {
-        config.set("statistics.interval.ms", hooks::TOLD);
-    }
     if shared.plan.is_browse() {
         config.set("enable.partition.eof", "true");
+    } else {
+        config.set("statistics.interval.ms", hooks::TOLD);
     }
     let context = Reading { shared: Arc::clone(shared), events: Arc::clone(&link.events) };
     let consumer: BaseConsumer<Reading> = make(&config, context)?;
@@ -177,6 +178,9 @@ impl Reader {
             // While it is paused nothing but events arrives, and what slips through is kept.
             self.fetch(room.clamp(1, BATCH), &mut batch);
             self.shared.hand_over(&mut batch);
+            if self.shared.is_doubtful.load(Ordering::Acquire) {
+                self.look();
+            }
         }
     }
 
@@ -245,7 +249,9 @@ impl Reader {
                 self.shared.die(hooks::end(code).with_status(Status::Temporary));
             }
             _ if hooks::ends(code) => self.shared.die(hooks::end(code)),
-            _ if matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.look(),
+            _ if matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                self.shared.is_doubtful.store(true, Ordering::Release);
+            }
             _ => {}
         }
     }
@@ -255,18 +261,26 @@ impl Reader {
         if self.looked.is_some_and(|at| at.elapsed() < AGAIN) {
             return;
         }
+        self.looked = Some(Instant::now());
+        self.shared.is_doubtful.store(false, Ordering::Release);
+        let Some(link) = self.link.upgrade() else { return };
         let plan = &self.shared.plan;
         let gone = || Target::topic(&plan.topic).not_found().with_backend(error::BACKEND);
-        if matches!(crate::connection::partitions(self.consumer.client(), &plan.topic), Ok(None)) {
+        // Not by the consumer's own client: what that is told would be news, and a reason to look again.
+        if matches!(link.partitions(&plan.topic), Ok(None)) {
             return self.shared.die(gone());
         }
-        self.looked = Some(Instant::now());
-        let Some(link) = self.link.upgrade().filter(|_| plan.kept.creation != 0) else { return };
-        match self.runtime.block_on(topology::kept(&link, &plan.topic)) {
-            Ok(kept) if kept.creation != plan.kept.creation => self.shared.die(gone()),
-            Ok(_) => {}
-            Err(failed) => {
-                tracing::debug!(target: "mq_kafka", error = %failed, "the topic was not looked at")
+        if plan.kept.creation == 0 {
+            return;
+        }
+        let kept = async { tokio::time::timeout(LOOK, topology::kept(&link, &plan.topic)).await };
+        match self.runtime.block_on(kept) {
+            Ok(Ok(kept)) if kept.creation == plan.kept.creation => {}
+            // No id at all is no answer: settings that could not be told look the same.
+            Ok(Ok(kept)) if kept.creation != 0 => self.shared.die(gone()),
+            failed => {
+                tracing::debug!(target: "mq_kafka", ?failed, "the topic was not looked at");
+                self.shared.is_doubtful.store(true, Ordering::Release);
             }
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(super) ended: watch::Sender<bool>,
     /// The member takes part in no rebalance, as far as is known.
     pub(super) is_steady: AtomicBool,
+    /// Another topic may have the name by now.
+    pub(super) is_doubtful: AtomicBool,
     native: OnceLock<Weak<BaseConsumer<Reading>>>,
 }
 
@@ -147,6 +149,7 @@ impl Shared {
             commits: Commits::default(),
             ended: watch::Sender::new(false),
             is_steady: AtomicBool::new(false),
+            is_doubtful: AtomicBool::new(false),
             native: OnceLock::new(),
         }
     }
