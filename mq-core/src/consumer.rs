@@ -242,7 +242,8 @@ impl Consumer {
         if self.core.is_paused() {
             return None;
         }
-        let session = self.session.as_ref()?;
+        // What a lost connection has left behind is void, and comes again by itself: nobody needs to work on it.
+        let session = self.session.as_ref().filter(|s| !s.is_lost())?;
         while let Some(incoming) = self.arrivals.pop() {
             if let Some(delivery) = session.accept(incoming) {
                 return Some(delivery);
@@ -269,7 +270,8 @@ impl Consumer {
     #[inline]
     fn fill_now(&mut self) -> bool {
         let Some(session) = &self.session else { return false };
-        let filled = !self.shown && !self.core.is_paused() && session.fill_now(&mut self.arrivals);
+        let may = !self.shown && !self.core.is_paused() && !session.is_lost();
+        let filled = may && session.fill_now(&mut self.arrivals);
         if filled {
             self.deaths = 0;
         }
@@ -284,6 +286,10 @@ impl Consumer {
         if self.shown {
             return Err(self.core.explain(Error::closed("browse, which has shown all there was,")));
         }
+        if session.is_lost() {
+            self.forget();
+            return Ok(());
+        }
         let browsing = matches!(self.core.options.mode, Mode::Browse) && session.credit.free() > 0;
         let filled = if self.core.is_paused() {
             self.arrivals.move_to(&mut self.buffer);
@@ -296,10 +302,7 @@ impl Consumer {
             self.deaths = 0;
             return Ok(());
         };
-        self.buffer.clear();
-        self.arrivals.clear();
-        let Some(session) = self.session.take() else { return Ok(()) };
-        session.kill();
+        let Some(session) = self.forget() else { return Ok(()) };
         if error.kind() == Kind::Disconnected {
             // One that dies again and again without a message is opened more and more rarely.
             self.deaths += 1;
@@ -311,6 +314,15 @@ impl Consumer {
             return Ok(());
         }
         Err(self.core.explain(error))
+    }
+
+    /// Ends the session, and drops what has arrived of it.
+    fn forget(&mut self) -> Option<Arc<Session>> {
+        self.buffer.clear();
+        self.arrivals.clear();
+        let session = self.session.take()?;
+        session.kill();
+        Some(session)
     }
 
     /// Opens the consumer on the live connection, as often as it takes.

@@ -48,3 +48,24 @@ async fn an_exclusive_queue_keeps_its_bindings() {
         assert!(consumer.recv_for(S * 10).await.unwrap().is_some(), "emulated: {emulated}");
     }
 }
+
+/// What had arrived before the cut is void and comes again: nobody is made to work on it.
+#[tokio::test(start_paused = true)]
+async fn what_arrived_before_a_cut_is_not_handed_out_after_it() {
+    let (broker, client) = rig(|_| ()).await;
+    let queue = client.queue("q");
+    for n in 0..20 {
+        queue.send(format!("{n}")).await.unwrap();
+    }
+    let mut consumer = queue.consumer().prefetch(20).open().await.unwrap();
+    let held = consumer.recv_for(S).await.unwrap().unwrap();
+    broker.switchboard().disconnect();
+    tokio::time::sleep(S).await;
+    assert!(held.ack().is_err(), "it is void");
+    for n in 0..20 {
+        let delivery = consumer.recv_for(S * 30).await.unwrap().unwrap();
+        assert_eq!(delivery.payload(), n.to_string().as_bytes());
+        delivery.ack().unwrap_or_else(|_| panic!("{n} is void"));
+    }
+    assert!(consumer.recv_for(S).await.unwrap().is_none());
+}
