@@ -140,3 +140,21 @@ fn what_was_in_a_deleted_queue_is_no_loss_and_what_came_after_it_is() {
     history.deliveries[1] = left(4);
     assert_eq!(check(&history, &Allowed::default()).count(AnomalyKind::Lost), 1, "it was in the new queue");
 }
+
+/// The copy was stored, its confirm was lost, it was sent again and stored again; then the ack failed, and the
+/// original came, too.
+#[test]
+fn a_give_back_that_failed_in_a_fault_may_have_stored_its_copy_twice() {
+    let call = Span::done(planted::ms(11), planted::ms(40), End::Unknown);
+    let failed = Delivery::new(0, 0, 1, planted::ms(10)).copied(call);
+    let mut all = vec![failed, planted::got(1, 150), planted::got(1, 160), planted::got(1, 170)];
+    let judge = |all: &[Delivery]| {
+        let mut history = planted::history(vec![planted::sent(1, 0)], all.to_vec());
+        history.faults.push(planted::fault(20, 100));
+        check(&history, &Allowed::default())
+    };
+    let verdict = judge(&all);
+    assert!(verdict.is_clean(), "{verdict}");
+    all.push(planted::got(1, 180));
+    assert_eq!(judge(&all).count(AnomalyKind::Duplicate), 1);
+}

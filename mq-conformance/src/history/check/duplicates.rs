@@ -11,9 +11,10 @@ impl Judge<'_> {
             let unexplained = self.unexplained(value, &deliveries);
             self.verdict.summary.unexplained += unexplained;
             if unexplained > 0 {
-                let times: Vec<_> = deliveries.iter().map(|i| self.delivery(*i).at).collect();
+                let course: Vec<_> = deliveries.iter().map(|i| self.told(*i)).collect();
                 let text = format!(
-                    "delivered at {times:?} from place {place} to group {group:?}; {unexplained} of them have no excuse"
+                    "{unexplained} deliveries from place {place} to group {group:?} have no excuse: {}",
+                    course.join("; ")
                 );
                 self.accuse(AnomalyKind::Duplicate, value, text);
             }
@@ -76,13 +77,15 @@ impl Judge<'_> {
     }
 
     /// How many copies a give-back may have stored beyond the one that is told: one for each fault that met the call,
-    /// be it that the copy was sent again, or that it was stored though the call failed.
+    /// since the copy may have been sent again; and if a fault made the call fail, none is told, though the copy may
+    /// have been stored before the ack failed.
     fn copies(&self, call: &Span, again: &Delivery) -> usize {
         if call.end == End::Failed || call.from > again.at {
             return 0;
         }
         let to = call.to.unwrap_or(again.at);
-        self.history.faults.iter().filter(|f| overlaps(f, call.from, to)).count()
+        let again = self.history.faults.iter().filter(|f| overlaps(f, call.from, to)).count();
+        if call.end == End::Unknown && again > 0 { again + 1 } else { again }
     }
 
     /// True if the transaction that acknowledges a delivery did not certainly commit.

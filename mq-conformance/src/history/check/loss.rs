@@ -123,7 +123,7 @@ impl Judge<'_> {
     }
 
     /// A delivery in words.
-    fn told(&self, index: usize) -> String {
+    pub(super) fn told(&self, index: usize) -> String {
         let d = self.delivery(index);
         let end = d.settled.map_or_else(|| "unsettled".to_owned(), |(how, at)| format!("{how:?} at {at:?}"));
         format!("consumer {} at {:?}, {end}", d.consumer, d.at)
