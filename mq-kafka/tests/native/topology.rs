@@ -13,7 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         depth_lag_and_partitions,
         purge_empties_a_queue,
         what_is_acknowledged_is_removed_from_a_queues_log,
-        an_old_commit_hides_nothing_of_a_queue_that_was_made_again
+        an_old_commit_hides_nothing_of_a_queue_that_was_made_again,
+        a_queue_that_was_made_again_ends_its_consumers
     ]
 }
 
@@ -156,6 +157,35 @@ async fn an_old_commit_hides_nothing_of_a_queue_that_was_made_again() {
     assert!(matches!(&asked, Described::Lag(lag) if lag[..] == [(0, Count::AtMost(2))]), "{asked:?}");
     let mut inbox = bed.shared(&queue).await;
     assert_eq!(texts(&inbox.take(2).await), ["a", "b"]);
+    inbox.close().await;
+    bed.close().await;
+}
+
+/// The native client would read on where it was in the old queue, and skip what the new one holds below that.
+async fn a_queue_that_was_made_again_ends_its_consumers() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("reborn", 1).await;
+    let target = Target::queue(&queue);
+    bed.texts(&target, 3).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(3).await;
+    inbox.ack(&got).await;
+    bed.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+    let spec = QueueSpec::new(&queue).with_parallelism(1);
+    bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    let news: Vec<String> = (0..6).map(|n| format!("new {n}")).collect();
+    bed.send(&target, news.iter().map(|text| Message::text(text.clone())).collect::<Vec<_>>()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), async {
+        let mut arrivals = Vec::new();
+        loop {
+            if let Err(ended) = inbox.consumer.receive(&mut arrivals, 10, Duration::from_secs(1)).await {
+                break ended;
+            }
+        }
+    });
+    assert_eq!(ended.await.expect("it reads on in another queue").kind(), Kind::NotFound);
+    let mut inbox = bed.shared(&queue).await;
+    assert_eq!(texts(&inbox.take(6).await), news);
     inbox.close().await;
     bed.close().await;
 }
