@@ -113,9 +113,9 @@ pub(crate) const BY_HAND: &[Planting] = &[
         let failed = Delivery::new(0, 0, 1, ms(10)).copied(Span::done(ms(11), ms(40), End::Unknown));
         history(vec![sent(1, 0)], vec![failed, got(1, 50), got(1, 60)])
     }),
-    ("one fault excuses one copy, not two", K::Duplicate, || {
+    ("one fault excuses a copy that was stored, and sent again, not a third one", K::Duplicate, || {
         let failed = Delivery::new(0, 0, 1, ms(10)).copied(Span::done(ms(11), ms(40), End::Unknown));
-        let again = vec![failed, got(1, 150), got(1, 160), got(1, 170)];
+        let again = vec![failed, got(1, 150), got(1, 160), got(1, 170), got(1, 180)];
         History { faults: vec![fault(20, 100)], ..history(vec![sent(1, 0)], again) }
     }),
     ("two faults excuse two, not three", K::Duplicate, || {
