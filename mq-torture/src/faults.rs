@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Blackhole,
     /// The queue is deleted under producers and consumers and declared again
     Delete,
+    /// SIGKILL every second producer and consumer, which have processes of their own, and replace them
+    Client,
     /// Memory only: the replies to 50 operations are lost
     Lose,
     /// Memory only: 50 messages are stored twice
@@ -31,7 +33,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const REAL: [Self; 8] = [
+    const REAL: [Self; 9] = [
         Self::Kill,
         Self::Stall,
         Self::Cut,
@@ -40,6 +42,7 @@ impl Fault {
         Self::Delay,
         Self::Blackhole,
         Self::Delete,
+        Self::Client,
     ];
     const MEMORY: [Self; 6] = [Self::Kill, Self::Stall, Self::Cut, Self::Delete, Self::Lose, Self::Duplicate];
 

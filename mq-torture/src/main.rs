@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use mq_conformance::torture::{Plan, torture};
+use mq_conformance::torture::{Plan, torture, work};
 
 use crate::faults::Fault;
 
@@ -30,6 +30,9 @@ struct Arguments {
     /// What these faults are, in turns: one or more, with commas between them
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     faults: Vec<Fault>,
+    /// Works for another process of this program: the role, and the prefix of its names
+    #[arg(long, num_args = 2, hide = true)]
+    worker: Option<Vec<String>>,
     /// Seconds after which the run is judged wherever it stands [default: by messages and kills]
     #[arg(long)]
     seconds: Option<u64>,
@@ -57,10 +60,18 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> mq::Result<bool> {
+    if let Some([role, prefix]) = arguments.worker.as_deref() {
+        let options = mq::ClientOptions::new().with_prefix(prefix);
+        let client = mq::registry().connect_with(&arguments.url, options).await?;
+        return work(client, role).await.map(|()| true);
+    }
     let target = target::find(&arguments.url, &arguments.faults).await?;
     let mut plan = Plan::new(arguments.messages, arguments.kills)
         .with_patience(target.patience)
         .with_faults(target.faults);
+    if let Some(workers) = target.workers {
+        plan = plan.with_workers(workers);
+    }
     if let Some(seconds) = arguments.seconds {
         plan = plan.with_deadline(Duration::from_secs(seconds));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mq::memory::{MemoryConfig, MemoryConnector, Switchboard};
 use mq::{Client, Error, Kind, Result};
-use mq_conformance::torture::Trouble;
+use mq_conformance::torture::{Trouble, Workers};
 use mq_conformance::{Patience, Setup};
 use tokio::time::sleep;
 use xtask::brokers::state::Store;
@@ -37,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) patience: Patience,
     /// Nothing stands for the kills of the set-up.
     pub(crate) faults: Vec<Trouble>,
+    /// How processes are started that are killed, if that was asked for.
+    pub(crate) workers: Option<Workers>,
     /// What lies between, if faults of the network were asked for.
     pub(crate) network: Option<Arc<Network>>,
 }
@@ -71,7 +73,7 @@ fn memory(rest: &str, faults: &[Fault]) -> Result<Target> {
     let faults = if faults == [Fault::Kill] { Vec::new() } else { faults.iter().map(trouble).collect() };
     let setup = Setup::new(move |options| Client::connect(connector.clone(), options));
     let setup = with_kills(setup, switches, DOWN);
-    Ok(Target { setup, patience: Patience::local(), faults, network: None })
+    Ok(Target { setup, patience: Patience::local(), faults, workers: None, network: None })
 }
 
 /// Nothing but what the project itself has started is loaded and broken.
@@ -90,13 +92,22 @@ async fn real(url: &str, faults: &[Fault]) -> Result<Target> {
     let nodes = Nodes::of(owned, Control::new(store));
     let trouble = |fault: &Fault| match (fault, &network) {
         (Fault::Delete, _) => Trouble::delete(),
+        (Fault::Client, _) => Trouble::client(),
         (Fault::Stall, _) => nodes.stalls(),
         (fault, Some(network)) if fault.is_of_the_network() => network.trouble(*fault),
         _ => nodes.kills(),
     };
+    let workers = faults.contains(&Fault::Client).then(|| workers(&url)).transpose()?;
     let faults = faults.iter().map(trouble).collect();
     let setup = Setup::url(mq::registry(), url);
-    Ok(Target { setup, patience: Patience::remote(), faults, network })
+    Ok(Target { setup, patience: Patience::remote(), faults, workers, network })
+}
+
+/// This program again, on the same way to the broker.
+fn workers(url: &str) -> Result<Workers> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|e| Error::config("this program cannot be found").with_source(e))?;
+    Ok(Workers::new(vec![program.into(), url.into(), "--worker".into()]))
 }
 
 /// The nodes of a broker, each of which gets its turn.

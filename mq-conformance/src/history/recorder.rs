@@ -196,6 +196,11 @@ impl Recorder {
         self.state().history.deletions[deletion].to = Some(now);
     }
 
+    /// Corrects the record.
+    pub(crate) fn edit(&self, change: impl FnOnce(&mut History)) {
+        change(&mut self.state().history);
+    }
+
     /// Looks at the record so far.
     pub fn with<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         look(&self.state().history)

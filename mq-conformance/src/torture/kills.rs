@@ -56,6 +56,10 @@ async fn one(run: &Run, setup: &Setup, client: &Client, number: u64, reached: bo
     run.gate.send_replace(gate(&run.plan, number));
     let done = match &trouble.deed {
         Deed::Hook(hook) => hook().await,
+        Deed::Client => {
+            run.slaughter.send_modify(|n| *n += 1);
+            Ok(())
+        }
         Deed::Delete => delete(run, client).await.map_err(|e| e.to_string()),
     };
     done.map_err(|e| Error::new(Kind::Unexpected, format!("{name} {number} failed: {e}")))?;

@@ -7,6 +7,8 @@ mod report;
 mod run;
 mod trouble;
 mod work;
+mod worker;
+mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use run::{Phase, Run};
 pub use plan::Plan;
 pub use report::{Kill, Left, Tortured};
 pub use trouble::Trouble;
+pub use worker::work;
+pub use workers::Workers;
 
 /// The queue that everything goes through.
 const QUEUE: &str = "torture";
@@ -63,7 +67,7 @@ pub async fn torture(
         plan.time().as_secs()
     ));
     let time = plan.time();
-    let run = Arc::new(Run::new(plan, client.capabilities().order));
+    let run = Arc::new(Run::new(plan, client.capabilities().order, prefix));
     let ended = timeout(time, course(&run, &setup, &options, &client, &say)).await;
     let done = match ended {
         Ok(course) => course.map(|left| judge(&run, &client, Some(left))),
@@ -84,11 +88,19 @@ async fn course(
 ) -> Result<Left> {
     let connect = || (setup.connect)(options.clone());
     let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
+    // Where processes are killed, every second producer and consumer lives in one of its own.
+    let apart = |n: u32| run.plan.workers.clone().filter(|_| n % 2 == 1);
     for n in 0..run.plan.consumers {
-        receivers.spawn(work::consume(Arc::clone(run), connect().await?, n));
+        match apart(n) {
+            Some(workers) => receivers.spawn(workers::consume(Arc::clone(run), workers, n)),
+            None => receivers.spawn(work::consume(Arc::clone(run), connect().await?, n)),
+        };
     }
     for n in 0..run.plan.producers {
-        senders.spawn(work::produce(Arc::clone(run), connect().await?, n));
+        match apart(n) {
+            Some(workers) => senders.spawn(workers::produce(Arc::clone(run), workers, n)),
+            None => senders.spawn(work::produce(Arc::clone(run), connect().await?, n)),
+        };
     }
     run.enter(Phase::Sending);
     kills::kill(run, setup, client, say).await?;
@@ -112,7 +124,10 @@ async fn course(
 /// Judges what happened; `left` is absent where the run did not come to its end.
 fn judge(run: &Run, client: &Client, left: Option<Left>) -> Tortured {
     left.and_then(|l| l.queue).into_iter().for_each(|n| run.recorder.left(run.place, n));
-    let history = run.recorder.snapshot();
+    let mut history = run.recorder.snapshot();
+    // What other processes did was noted when it was heard of.
+    history.sends.sort_by_key(|s| s.span.from);
+    history.deliveries.sort_by_key(|d| d.at);
     let allowed = Allowed {
         ack_bound: run.plan.patience.ack_bound,
         max_hold: client.capabilities().limits.max_hold,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Trouble;
+use super::{Trouble, Workers};
 use crate::harness::Patience;
 
 /// How much of what.
@@ -15,6 +15,9 @@ pub struct Plan {
     pub kills: u32,
     /// What is done then, in turns; nothing here: restarts by the set-up's hook, every second one a cut if it has one.
     pub faults: Vec<Trouble>,
+    /// How processes are started that are killed by [`Trouble::client`]; every second producer and consumer lives in
+    /// one then.
+    pub workers: Option<Workers>,
     /// Producers, each with a client of its own.
     pub producers: u32,
     /// Consumers, each with a client of its own.
@@ -37,6 +40,7 @@ impl Plan {
             messages,
             kills,
             faults: Vec::new(),
+            workers: None,
             producers: 4,
             consumers: 4,
             body: 128,
@@ -57,6 +61,13 @@ impl Plan {
     #[must_use]
     pub fn with_faults(mut self, faults: Vec<Trouble>) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// Lets every second producer and consumer live in a process of its own.
+    #[must_use]
+    pub fn with_workers(mut self, workers: Workers) -> Self {
+        self.workers = Some(workers);
         self
     }
 

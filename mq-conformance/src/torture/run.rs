@@ -33,6 +33,8 @@ impl fmt::Display for Phase {
 /// What all tasks of a run share.
 pub(super) struct Run {
     pub(super) plan: Plan,
+    /// Of the names of this run.
+    pub(super) prefix: String,
     pub(super) recorder: Recorder,
     pub(super) place: usize,
     /// Sends that were confirmed.
@@ -43,6 +45,8 @@ pub(super) struct Run {
     pub(super) begun: AtomicU64,
     /// Sends that may begin before the next kill: a broker that is quicker than the killer waits for it.
     pub(super) gate: watch::Sender<u64>,
+    /// Moves when all workers are to be killed.
+    pub(super) slaughter: watch::Sender<u64>,
     delivered: AtomicU64,
     /// Consumers that were ended because their queue had gone, and opened again.
     pub(super) reopened: AtomicU64,
@@ -52,18 +56,20 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(plan: Plan, order: Order) -> Self {
+    pub(super) fn new(plan: Plan, order: Order, prefix: String) -> Self {
         let recorder = Recorder::new();
         let place = recorder.place(PlaceInfo::queue(super::QUEUE, order));
         let gate = watch::channel(kills::gate(&plan, 0)).0;
         Self {
             plan,
+            prefix,
             recorder,
             place,
             confirmed: watch::channel(0).0,
             ended: watch::channel(0).0,
             begun: AtomicU64::new(0),
             gate,
+            slaughter: watch::channel(0).0,
             delivered: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
             drained: AtomicBool::new(false),

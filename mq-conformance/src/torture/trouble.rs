@@ -19,6 +19,8 @@ pub(super) enum Deed {
     Hook(Hook),
     /// The queue is deleted and declared again.
     Delete,
+    /// The workers are killed.
+    Client,
 }
 
 impl Trouble {
@@ -36,6 +38,12 @@ impl Trouble {
     #[must_use]
     pub fn delete() -> Self {
         Self { name: "delete".to_owned(), deed: Deed::Delete }
+    }
+
+    /// Kills the processes of [`Plan::workers`](super::Plan::workers); others take their places.
+    #[must_use]
+    pub fn client() -> Self {
+        Self { name: "client".to_owned(), deed: Deed::Client }
     }
 
     /// What the report calls it.

@@ -14,7 +14,7 @@ use super::run::Run;
 use crate::history::{Delivery as Seen, End, Send, Settled};
 
 /// Sends of one producer whose answers are waited for, at most.
-const FLYING: usize = 256;
+pub(super) const FLYING: usize = 256;
 /// Acks between two flushes that are waited for.
 const FLUSH_EVERY: u64 = 256;
 
@@ -97,14 +97,14 @@ async fn confirm(run: &Run, send: usize, handed: Result<Confirmation>, gone: &At
     run.ended.send_modify(|n| *n += 1);
 }
 
-fn message(value: u64, key: u64, size: usize) -> Message {
+pub(super) fn message(value: u64, key: u64, size: usize) -> Message {
     let mut body = value.to_be_bytes().to_vec();
     body.resize(size.max(24), u8::try_from(value % 251).unwrap_or(0));
     Message::new(body).with_key(key.to_be_bytes())
 }
 
 /// The value, if the body is as it was sent.
-fn value(message: &Message) -> Option<u64> {
+pub(super) fn value(message: &Message) -> Option<u64> {
     let (head, rest) = message.payload().split_at_checked(8)?;
     let value = u64::from_be_bytes(head.try_into().ok()?);
     rest.iter().all(|b| u64::from(*b) == value % 251).then_some(value)
