@@ -1,4 +1,5 @@
 //! A guarded handler in the run loop.
+#![cfg(feature = "memory")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

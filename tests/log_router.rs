@@ -1,4 +1,5 @@
 //! The example `log_router` on odd inputs: not one byte may be lost, changed or doubled.
+#![cfg(feature = "memory")]
 
 #[path = "../examples/common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! The first walk through every layer.
+#![cfg(feature = "memory")]
 
 use std::time::Duration;
 
