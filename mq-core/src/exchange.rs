@@ -122,7 +122,12 @@ impl Exchange {
                 Ok(()) => sender.short(message, how),
                 Err(error) => Short::Invalid(error),
             };
-            bulk.push(begun, how, short).await;
+            if bulk.push(begun, how, short) {
+                bulk.hand_over().await;
+            } else {
+                // A driver that always answers at once must not keep other tasks of this thread from running.
+                coop::consume_budget().await;
+            }
         }
         bulk.finish().await
     }

@@ -306,6 +306,13 @@ impl Message {
         }
     }
 
+    /// True if it is stamped, and nothing in it depends on the present time.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        let timeless = |m: &Meta| m.delay.is_none() && m.due.is_none() && m.ttl.is_none();
+        self.timestamp != Timestamp::default() && self.meta.as_deref().is_none_or(timeless)
+    }
+
     /// Takes it out and leaves an empty one.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {

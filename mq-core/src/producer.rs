@@ -195,7 +195,12 @@ impl Producer {
             }
             let begun = self.sender.begin(&mut message, how);
             let short = if bulk.is_behind() { self.prepared(message) } else { self.short(message, how) };
-            bulk.push(begun, how, short).await;
+            if bulk.push(begun, how, short) {
+                bulk.hand_over().await;
+            } else {
+                // A driver that always answers at once must not keep other tasks of this thread from running.
+                coop::consume_budget().await;
+            }
         }
         bulk.finish().await
     }
@@ -307,7 +312,8 @@ pub(crate) fn prepare(sender: &Sender, message: &mut Message) -> Result<()> {
     let inner = &sender.base;
     let can = &inner.info.capabilities;
     limits::check_message(message, can.limits.max_body)?;
-    let now = inner.clock.now();
+    // One that a layer has seen is stamped; a look at the clock costs as much as the rest of this.
+    let now = if message.is_timed() { message.timestamp } else { inner.clock.now() };
     message.stamp(now);
     if message.has_options() {
         // What is received and sent on is a new message: the trail tells of the old one.

@@ -68,8 +68,9 @@ async fn a_message_that_is_refused_does_not_hold_the_others_back(cx: Ctx) -> Out
 
 async fn a_queue_that_is_full_refuses_part_of_a_batch(cx: Ctx) -> Outcome {
     let queue = cx.declare_queue(QueueSpec::new("q").max_messages(10, Overflow::Refuse)).await?;
-    let producer = queue.producer().build().await?;
-    let sent = producer.send_all(numbers(200)).await;
+    // A broker may look at its bound now and then only: what is in flight meanwhile comes in.
+    let producer = queue.producer().window(16).build().await?;
+    let sent = producer.send_all(numbers(1000)).await;
     let mut accepted = Vec::new();
     for (n, outcome) in sent.into_iter().enumerate() {
         match outcome {
@@ -80,7 +81,7 @@ async fn a_queue_that_is_full_refuses_part_of_a_batch(cx: Ctx) -> Outcome {
             }
         }
     }
-    check!((10..200).contains(&accepted.len()), "{} were accepted by a bound of 10", accepted.len());
+    check!((10..1000).contains(&accepted.len()), "{} were accepted by a bound of 10", accepted.len());
     let mut consumer = queue.consumer().open().await?;
     check_eq!(cx.all(&mut consumer, accepted.len()).await?, accepted, "what was accepted, and nothing else");
     Ok(())

@@ -21,9 +21,11 @@ const EXPECTED: usize = 65_536;
 /// The messages of one call of the application, in order.
 pub(crate) struct Bulk<'a> {
     sender: &'a Arc<Sender>,
-    /// What became of each; `None` while it waits in the line.
-    ended: Vec<Option<Result<Confirming>>>,
+    /// What became of each; `None` while it waits in the line or for its answer.
+    ended: Vec<Option<Result<Receipt>>>,
     line: VecDeque<Waiting>,
+    /// Handed over, by their places; the answer is on its way.
+    flying: Vec<(usize, Confirming)>,
     /// A message met its deadline before it was handed over: those behind it do not wait for theirs.
     stopped: Option<Error>,
 }
@@ -39,7 +41,7 @@ struct Waiting {
 impl<'a> Bulk<'a> {
     pub(crate) fn new(sender: &'a Arc<Sender>, expected: usize) -> Self {
         let ended = Vec::with_capacity(expected.min(EXPECTED));
-        Self { sender, ended, line: VecDeque::new(), stopped: None }
+        Self { sender, ended, line: VecDeque::new(), flying: Vec::new(), stopped: None }
     }
 
     /// True if a message must wait for others in front of it.
@@ -49,47 +51,39 @@ impl<'a> Bulk<'a> {
 
     /// Adds one that was sent by itself.
     pub(crate) fn add(&mut self, answer: Result<Receipt>) {
-        self.ended.push(Some(Ok(Confirming::Done(answer))));
+        self.ended.push(Some(answer));
     }
 
-    /// Adds a message, as far as the short way did not answer for it.
-    pub(crate) async fn push(&mut self, begun: Option<MessageId>, how: How<'_>, short: Short) {
-        let call = begun.map(|id| self.sender.call(id));
-        let handed = match short {
+    /// Adds a message, as far as the short way did not answer for it. True if it is time to hand over what waits.
+    #[inline]
+    pub(crate) fn push(&mut self, begun: Option<MessageId>, how: How<'_>, short: Short) -> bool {
+        let answer = match short {
+            Short::Done(answer) => answer,
             Short::Later(message) => {
+                let call = begun.map(|id| self.sender.call(id));
                 let (at, item) = (self.ended.len(), how.item(message));
                 self.ended.push(None);
                 self.line.push_back(Waiting { at, item, permit: None, call });
-                if self.line.len() >= MOST {
-                    self.hand_over().await;
-                }
-                return;
+                return self.line.len() >= MOST;
             }
-            Short::Done(answer) => Ok(Confirming::Done(answer)),
             Short::Invalid(error) => Err(error),
         };
-        self.ended.push(Some(told(call, handed)));
-        // A driver that always answers at once must not keep other tasks of this thread from running.
-        coop::consume_budget().await;
+        self.sender.ended(begun, &answer);
+        self.ended.push(Some(answer));
+        false
     }
 
     /// Hands over what is left and waits for every answer.
     pub(crate) async fn finish(mut self) -> Vec<Result<Receipt>> {
         self.hand_over().await;
-        let mut results = Vec::with_capacity(self.ended.len());
-        for ended in self.ended {
-            results.push(match ended {
-                Some(Ok(Confirming::Done(answer))) => answer,
-                Some(Ok(flying)) => flying.confirmed().await,
-                Some(Err(error)) => Err(error),
-                None => Err(drive::lost_item()),
-            });
+        for (at, flying) in self.flying {
+            self.ended[at] = Some(flying.confirmed().await);
         }
-        results
+        self.ended.into_iter().map(|ended| ended.unwrap_or_else(|| Err(drive::lost_item()))).collect()
     }
 
     /// Hands over all that wait; one deadline counts for them.
-    async fn hand_over(&mut self) {
+    pub(crate) async fn hand_over(&mut self) {
         let mut budget = self.sender.budget();
         while !self.line.is_empty() {
             let outcome = match &self.stopped {
@@ -108,7 +102,11 @@ impl<'a> Bulk<'a> {
     }
 
     fn end(&mut self, at: usize, call: Option<Call>, handed: Result<Confirming>) {
-        self.ended[at] = Some(told(call, handed));
+        match told(call, handed) {
+            Ok(Confirming::Done(answer)) => self.ended[at] = Some(answer),
+            Ok(flying) => self.flying.push((at, flying)),
+            Err(error) => self.ended[at] = Some(Err(error)),
+        }
     }
 
     /// Hands over as many as there is room for, in one call. An error is that of all that still wait.

@@ -102,10 +102,11 @@ impl Sender {
     /// Shows a message to the layers; they may change it. Returns its id.
     pub(crate) fn begin(&self, message: &mut Message, how: How<'_>) -> Option<MessageId> {
         let watch = self.watch.as_ref()?;
-        message.stamp(self.base.clock.now());
+        let now = self.base.clock.now();
+        message.stamp(now);
         watch.layers.send(&watch.outgoing(how.routing_key), message);
         // A layer may have set a delay.
-        message.stamp(self.base.clock.now());
+        message.stamp(now);
         Some(message.stamped_id().clone())
     }
 
