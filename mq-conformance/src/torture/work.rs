@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mq_core::driver::{Flushed, Receipt};
-use mq_core::{Client, Confirmation, Consumer, Delivery, Kind, Message, Result};
+use mq_core::{Client, Confirmation, Consumer, Delivery, Error, Kind, Message, Result};
 use tokio::time::Instant;
 
 use super::run::Run;
@@ -68,12 +68,14 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
     Ok(())
 }
 
-/// A deleted queue ends what was opened on it; another one is opened when it has been declared again.
+/// A deleted queue ends what was opened on it; another one is opened when it has been declared again, and the broker
+/// is there: the next fault may come meanwhile.
 async fn again<T, Fut: Future<Output = Result<T>>>(run: &Run, open: impl Fn() -> Fut) -> Result<T> {
-    let until = Instant::now() + run.plan.patience.fail_over;
+    let until = Instant::now() + run.plan.patience.fail_over * 3;
+    let passing = |e: &Error| matches!(e.kind(), Kind::NotFound | Kind::Timeout | Kind::Disconnected);
     loop {
         match open().await {
-            Err(e) if e.kind() == Kind::NotFound && Instant::now() < until => {
+            Err(e) if passing(&e) && Instant::now() < until => {
                 tokio::time::sleep(run.plan.patience.tick).await;
             }
             opened => return opened,
