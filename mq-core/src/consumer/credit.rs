@@ -7,6 +7,10 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// Set while someone waits for room; the lower bits count what is held.
 const WAITING: u64 = 1 << 32;
+/// Set while the application waits for a message: then room for one is enough.
+const EAGER: u64 = 1 << 33;
+/// Else one part of so many has to be free: taking up each place as it gets free is a wake-up for each message.
+const PART: u32 = 4;
 
 /// Deliveries held, bounded by the prefetch.
 #[derive(Debug)]
@@ -17,8 +21,9 @@ pub(crate) struct Credit {
 }
 
 impl Credit {
+    /// Eager: whoever receives is the one who waits.
     pub(crate) fn new(max: u32) -> Self {
-        Self { state: AtomicU64::new(0), max, waiter: Mutex::new(None) }
+        Self { state: AtomicU64::new(EAGER), max, waiter: Mutex::new(None) }
     }
 
     #[allow(clippy::cast_possible_truncation)]
@@ -39,10 +44,29 @@ impl Credit {
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn give(&self, n: u32) -> u32 {
         let before = self.state.fetch_sub(u64::from(n), Ordering::AcqRel);
-        if before & WAITING != 0 {
+        if before & WAITING != 0 && self.is_enough(before - u64::from(n)) {
             self.wake();
         }
         (before as u32).wrapping_sub(n)
+    }
+
+    /// True if the one who waits for room should take it up.
+    #[allow(clippy::cast_possible_truncation)]
+    fn is_enough(&self, state: u64) -> bool {
+        let wanted = if state & EAGER != 0 { 1 } else { (self.max / PART).max(1) };
+        self.max.saturating_sub(state as u32) >= wanted
+    }
+
+    /// Says whether the application waits for a message.
+    pub(crate) fn hurry(&self, eager: bool) {
+        if !eager {
+            self.state.fetch_and(!EAGER, Ordering::AcqRel);
+            return;
+        }
+        let before = self.state.fetch_or(EAGER, Ordering::AcqRel);
+        if before & WAITING != 0 && self.is_enough(before | EAGER) {
+            self.wake();
+        }
     }
 
     #[cold]
@@ -53,19 +77,20 @@ impl Credit {
         }
     }
 
-    /// Waits until there is room. One waiter at a time.
+    /// Waits until there is room: for a quarter of all, or for one message while the application waits. One waiter at
+    /// a time.
     ///
     /// # Cancel safety
     /// Takes nothing.
     pub(crate) async fn room(&self) {
         poll_fn(|cx| {
-            if self.free() > 0 {
+            if self.is_enough(self.state.load(Ordering::Acquire)) {
                 return Poll::Ready(());
             }
             *self.waiter.lock() = Some(cx.waker().clone());
-            self.state.fetch_or(WAITING, Ordering::AcqRel);
+            let now = self.state.fetch_or(WAITING, Ordering::AcqRel);
             // What was given back before the flag was set woke nobody.
-            if self.free() > 0 { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_enough(now) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -74,6 +99,7 @@ impl Credit {
 #[cfg(all(test, not(mq_loom)))]
 mod tests {
     use super::*;
+    use std::future::Future as _;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -86,6 +112,39 @@ mod tests {
         assert_eq!(credit.give(1), 1);
         waiting.await.unwrap();
         assert_eq!((credit.held(), credit.free()), (1, 1));
+    }
+
+    /// Whether it was woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn room_is_taken_up_in_parts_unless_somebody_waits_for_a_message() {
+        let credit = Credit::new(8);
+        credit.take(8);
+        let woken = Arc::new(Woken::default());
+        let is_woken = || woken.0.swap(false, Ordering::Relaxed);
+        let poll = || {
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut cx = std::task::Context::from_waker(&waker);
+            std::pin::pin!(credit.room()).poll(&mut cx).is_ready()
+        };
+        credit.hurry(false);
+        assert!(!poll());
+        credit.give(1);
+        assert!(!is_woken() && !poll(), "one place is not worth a wake-up");
+        credit.hurry(true);
+        assert!(is_woken() && poll(), "somebody waits for a message");
+        credit.hurry(false);
+        assert!(!poll());
+        credit.give(1);
+        assert!(is_woken() && poll(), "a quarter is free");
     }
 }
 
@@ -127,6 +186,23 @@ mod loom_tests {
     #[test]
     fn two_gives_wake_the_one_who_waits_twice() {
         drain(&[1, 1], 2, 2);
+    }
+
+    /// The application begins to wait at any moment: the one who waits for room comes through.
+    #[test]
+    fn haste_wakes_the_one_who_waits() {
+        loom::model(|| {
+            let credit = Arc::new(Credit::new(8));
+            credit.hurry(false);
+            credit.take(8);
+            let (giver, waiter) = (Arc::clone(&credit), Arc::clone(&credit));
+            let giver = thread::spawn(move || giver.give(1));
+            let waiter = thread::spawn(move || waiter.hurry(true));
+            block_on(credit.room());
+            giver.join().unwrap();
+            waiter.join().unwrap();
+            assert_eq!(credit.held(), 7);
+        });
     }
 
     #[test]

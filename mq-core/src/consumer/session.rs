@@ -78,6 +78,7 @@ impl Session {
             layers,
         });
         if pumped {
+            session.credit.hurry(false);
             Pump::spawn(&session);
         }
         session
@@ -108,10 +109,13 @@ impl Session {
     /// Waits for arrivals and sorts them into the buffer.
     pub(super) async fn fill(&self, arrivals: &mut Arrivals, buffer: &mut VecDeque<Incoming>) -> Result<()> {
         if let (Some(pump), Some(stash)) = (&self.pump, &self.stash) {
-            return tokio::select! {
+            self.credit.hurry(true);
+            let filled = tokio::select! {
                 filled = pump.fill(buffer) => filled,
                 () = stash.changed() => Ok(()),
             };
+            self.credit.hurry(false);
+            return filled;
         }
         if arrivals.is_empty() {
             self.receive(arrivals.list()).await?;

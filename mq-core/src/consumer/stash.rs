@@ -5,7 +5,8 @@
 //! started anew.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,6 +26,9 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 #[derive(Debug, Default)]
 pub(crate) struct Stash {
     lanes: Mutex<Lanes>,
+    /// A lane is blocked, or something may be delivered. As long as it is not, no message takes the lock: what fails on
+    /// another thread meanwhile was not in time to hold anything back.
+    busy: AtomicBool,
     changed: Notify,
 }
 
@@ -104,12 +108,23 @@ impl Lanes {
 }
 
 impl Stash {
+    /// The lanes, while there are any.
+    fn lanes(&self) -> Option<MutexGuard<'_, Lanes>> {
+        self.busy.load(Ordering::Acquire).then(|| lock(&self.lanes))
+    }
+
+    /// Under the lock, after each change.
+    fn note(&self, lanes: &Lanes) {
+        self.busy.store(!(lanes.lanes.is_empty() && lanes.ready.is_empty()), Ordering::Release);
+    }
+
     /// Puts a failed message back for a later attempt; its lane is blocked from now on.
     pub(super) fn put(&self, incoming: Incoming, pause: Duration) {
         let due = Instant::now() + pause.min(LONGEST);
         let mut lanes = lock(&self.lanes);
         let lane = lanes.block(lane_of_incoming(&incoming));
         lane.failed.insert(place_of(&incoming).1, Failed::Waiting(due, Box::new(incoming)));
+        self.note(&lanes);
         drop(lanes);
         self.changed.notify_one();
     }
@@ -130,6 +145,7 @@ impl Stash {
                 .block(lane_of(at.partition, message))
                 .failed
                 .insert(at.offset, Failed::Coming(message.trail().cloned().map(Box::new)));
+            self.note(&lanes);
         }
     }
 
@@ -141,10 +157,7 @@ impl Stash {
     /// Lets a message pass, unless its lane is blocked by another one: then it waits behind. One that the broker brings
     /// again goes on with the failures that it had.
     pub(super) fn pass(&self, mut incoming: Incoming) -> Option<Incoming> {
-        let mut lanes = lock(&self.lanes);
-        if lanes.lanes.is_empty() {
-            return Some(incoming);
-        }
+        let Some(mut lanes) = self.lanes() else { return Some(incoming) };
         let Some(lane) = lanes.lanes.get_mut(&lane_of_incoming(&incoming)) else { return Some(incoming) };
         match lane.failed.get_mut(&place_of(&incoming).1) {
             Some(Failed::Out) => {}
@@ -163,10 +176,7 @@ impl Stash {
 
     /// A message was settled for good: its lane, if it was blocked by it alone, goes on.
     pub(super) fn settled(&self, position: Option<Position>, tag: Tag, message: &Message) {
-        let mut lanes = lock(&self.lanes);
-        if lanes.lanes.is_empty() {
-            return;
-        }
+        let Some(mut lanes) = self.lanes() else { return };
         let (partition, place) = place(position, tag);
         let id = lane_of(partition, message);
         let Some(lane) = lanes.lanes.get_mut(&id) else { return };
@@ -178,18 +188,17 @@ impl Stash {
         {
             lanes.ready.extend(lane.behind);
         }
+        self.note(&lanes);
         drop(lanes);
         self.changed.notify_one();
     }
 
     /// What may be delivered now.
     pub(super) fn take_ready(&self) -> Option<Incoming> {
-        let mut lanes = lock(&self.lanes);
+        let mut lanes = self.lanes()?;
         if let Some(incoming) = lanes.ready.pop_front() {
+            self.note(&lanes);
             return Some(incoming);
-        }
-        if lanes.lanes.is_empty() {
-            return None;
         }
         let now = Instant::now();
         let lane = lanes.lanes.values_mut().find(|l| l.due().is_some_and(|at| at <= now))?;
@@ -229,6 +238,7 @@ impl Stash {
         let before = lanes.ready.len();
         lanes.ready.retain(|i| !gone(place_of(i).0));
         dropped += before - lanes.ready.len();
+        self.note(&lanes);
         i64::try_from(dropped).unwrap_or(i64::MAX)
     }
 }

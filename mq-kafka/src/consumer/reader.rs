@@ -36,8 +36,9 @@ const LEAVE: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long its settings may take to come: rebalances are not heard meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
-/// Most messages of one hand-over.
-const BATCH: usize = 1024;
+/// Most messages of one hand-over: few enough that the application works on some while others are read, and that an ack
+/// does not wait long for the lock.
+const BATCH: usize = 128;
 
 /// Starts the threads of a consumer. They end by themselves when it is stopped.
 pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a consumer's threads and its async side share.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(super) ended: watch::Sender<bool>,
     /// The member takes part in no rebalance, as far as is known.
     pub(super) is_steady: AtomicBool,
+    /// Counts assignments and seeks: the epoch of what follows. Moved by the reading thread alone, under the lock.
+    epoch: AtomicU32,
     /// Another topic may have the name by now.
     pub(super) is_doubtful: AtomicBool,
     native: OnceLock<Weak<BaseConsumer<Reading>>>,
@@ -43,8 +45,6 @@ pub(super) struct State {
     changes: VecDeque<Arrival>,
     ready: VecDeque<Incoming>,
     parts: BTreeMap<i32, Part>,
-    /// Counts assignments and seeks: the epoch of what follows.
-    epoch: u32,
     paused: bool,
     stopping: bool,
     /// A browse has read all.
@@ -149,6 +149,7 @@ impl Shared {
             commits: Commits::default(),
             ended: watch::Sender::new(false),
             is_steady: AtomicBool::new(false),
+            epoch: AtomicU32::new(0),
             is_doubtful: AtomicBool::new(false),
             native: OnceLock::new(),
         }
@@ -230,7 +231,11 @@ impl Shared {
     }
 
     pub(super) fn epoch(&self) -> u32 {
-        lock(&self.state).epoch
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn next_epoch(&self) -> u32 {
+        self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Hands over what was read, in order. What came from a partition that has gone since is dropped.
@@ -270,9 +275,8 @@ impl Shared {
     /// These partitions are read here from now on.
     pub(super) fn gained(&self, resumed: Vec<Resumed>) {
         let mut state = lock(&self.state);
-        state.epoch += 1;
         state.joined = true;
-        let epoch = state.epoch;
+        let epoch = self.next_epoch();
         let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
         for Resumed { partition, tracker, deaths } in resumed {
             // Nothing of this owner is stored yet: neither where it starts nor that it holds the partition.
@@ -591,8 +595,7 @@ impl Shared {
     /// Void deliveries of these partitions; goes on at new positions.
     pub(super) fn moved(&self, resumed: Vec<Resumed>) {
         let mut state = lock(&self.state);
-        state.epoch += 1;
-        let epoch = state.epoch;
+        let epoch = self.next_epoch();
         for Resumed { partition, tracker, deaths } in resumed {
             state.ready.retain(|i| !comes_from(i, &[partition]));
             if let Some(part) = state.parts.get_mut(&partition) {
