@@ -14,7 +14,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         purge_empties_a_queue,
         what_is_acknowledged_is_removed_from_a_queues_log,
         an_old_commit_hides_nothing_of_a_queue_that_was_made_again,
-        a_queue_that_was_made_again_ends_its_consumers
+        a_queue_that_was_made_again_ends_its_consumers,
+        a_consumer_of_a_queue_that_was_made_again_ends_or_reads_it
     ]
 }
 
@@ -187,6 +188,44 @@ async fn a_queue_that_was_made_again_ends_its_consumers() {
     let mut inbox = bed.shared(&queue).await;
     assert_eq!(texts(&inbox.take(6).await), news);
     inbox.close().await;
+    bed.close().await;
+}
+
+/// It stands behind what the new queue holds: what it took for known would never be delivered.
+async fn a_consumer_of_a_queue_that_was_made_again_ends_or_reads_it() {
+    let bed = Bed::new().await;
+    let other = Bed::new().await;
+    let queue = bed.queue("under", 1).await;
+    let target = Target::queue(&queue);
+    let sent: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    bed.texts(&target, 20).await;
+    let mut inbox = bed.shared(&queue).await;
+    let got = inbox.take(20).await;
+    inbox.ack(&got).await;
+    other.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+    let spec = QueueSpec::new(&queue).with_parallelism(1);
+    other.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    other.texts(&target, 20).await;
+    let mut came = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while came.len() < 20 {
+        assert!(Instant::now() < deadline, "{} of 20 came, and it goes on", came.len());
+        let mut into = Vec::new();
+        match inbox.consumer.receive(&mut into, 20, Duration::from_secs(1)).await {
+            Ok(()) => came.extend(into.into_iter().filter_map(|a| match a {
+                Arrival::Delivery(d) => Some(d.message.to_str().unwrap().to_owned()),
+                _ => None,
+            })),
+            Err(ended) => {
+                assert_eq!(ended.kind(), Kind::NotFound);
+                came.clear();
+                inbox = bed.shared(&queue).await;
+            }
+        }
+    }
+    assert_eq!(came, sent);
+    inbox.close().await;
+    other.close().await;
     bed.close().await;
 }
 
