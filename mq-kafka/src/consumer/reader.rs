@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
-use mq_core::{Result, Status};
+use mq_core::{Error, Result, Status};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -63,10 +63,30 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     let shared = Arc::clone(shared);
     let (link, runtime) = (Arc::downgrade(link), Handle::current());
     let left = BTreeSet::new();
+    let watch = Watch(Arc::clone(&shared));
     let reader =
         Reader { shared, consumer, link, runtime, left, chores, paused: false, held: 0, looked: None };
-    let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || reader.run());
-    spawned.map(drop).map_err(|e| mq_core::Error::disconnected("no thread for the consumer").with_source(e))
+    let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || {
+        let _watch = watch;
+        reader.run();
+    });
+    spawned.map(drop).map_err(|e| Error::disconnected("no thread for the consumer").with_source(e))
+}
+
+/// Ends the consumer when one of its threads panics: it would be silent for ever, and is opened anew instead.
+pub(super) struct Watch(pub(super) Arc<Shared>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let text =
+            "a thread of the consumer panicked; see the panic's own report, which is a defect to tell us of";
+        self.0.die(Error::disconnected(text).with_backend(error::BACKEND));
+        self.0.commits.stop();
+        self.0.ended.send_replace(true);
+    }
 }
 
 struct Reader {
@@ -97,9 +117,10 @@ impl Reader {
         let committer = self.shared.plan.settles().then(|| {
             let (shared, consumer) = (Arc::clone(&self.shared), Arc::clone(&self.consumer));
             let chores = self.chores.take();
-            std::thread::Builder::new()
-                .name("mq-kafka-commit".to_owned())
-                .spawn(move || commit::run(&shared, &consumer, chores))
+            std::thread::Builder::new().name("mq-kafka-commit".to_owned()).spawn(move || {
+                let _watch = Watch(Arc::clone(&shared));
+                commit::run(&shared, &consumer, chores);
+            })
         });
         self.read();
         self.settle_down();

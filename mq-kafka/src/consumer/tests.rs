@@ -1,11 +1,15 @@
 //! What the threads share, over changes of the assignment; without a broker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mq_core::Kind;
+
 use super::acked::Deaths;
 use super::plan::Plan;
+use super::reader::Watch;
 use super::shared::{Resumed, Shared};
 use super::track::Tracker;
 use crate::topology::Kept;
@@ -91,4 +95,17 @@ fn a_partition_does_not_go_while_its_commit_is_under_way() {
         shared.committed(&under_way);
     });
     assert!(gone.load(Ordering::Acquire));
+}
+
+#[test]
+fn a_consumer_ends_when_one_of_its_threads_panics() {
+    let shared = Arc::new(shared());
+    let watch = Watch(Arc::clone(&shared));
+    let thread = std::thread::spawn(move || {
+        let _watch = watch;
+        std::panic::resume_unwind(Box::new("a defect"));
+    });
+    assert!(thread.join().is_err());
+    assert!(shared.take(&mut Vec::new(), 1).is_err_and(|e| e.kind() == Kind::Disconnected));
+    assert!(*shared.ended.borrow(), "a close would wait for ever");
 }
