@@ -183,8 +183,8 @@ impl Publisher {
                 sent += 1;
                 flying.push(self.one(sent));
             }
-            let mut quiet = 0;
             poll_fn(|cx| {
+                let mut quiet = 0;
                 loop {
                     match flying.poll_next_unpin(cx) {
                         Poll::Ready(Some(flight)) => (quiet, _) = (0, landed.push(flight)),
