@@ -33,6 +33,8 @@ use crate::{capability, delay, describe, error, export, lock, topology};
 
 /// How long one native request for metadata may take.
 pub(crate) const ASK: Duration = Duration::from_secs(5);
+/// How long the question whether a broker answers may take.
+const PROBE: Duration = Duration::from_secs(1);
 /// The shortest time the native client is given for a delivery, whatever the deadline of a send is.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Step of the wait for the first metadata: between two steps a refusal of our credentials is noticed.
@@ -159,9 +161,10 @@ impl Link {
 
     /// For administration, as soon as a broker is there: without one, librdkafka asks for the controller in a loop
     /// that takes a whole core until the request times out.
-    pub(crate) async fn admin(&self) -> Result<&AdminClient<Quiet>> {
+    pub(crate) async fn admin(self: &Arc<Self>) -> Result<&AdminClient<Quiet>> {
         let until = tokio::time::Instant::now() + defaults::ADMIN_DEADLINE;
-        while self.events.is_interrupted() {
+        // Also where nobody asks for events: the end of an interruption is told by the next one only.
+        while self.events.is_interrupted() && self.probe().await.is_err() {
             if tokio::time::Instant::now() >= until {
                 return Err(
                     Error::timeout("reach a broker", defaults::ADMIN_DEADLINE).with_backend(error::BACKEND)
@@ -170,6 +173,16 @@ impl Link {
             tokio::time::sleep(defaults::RECONNECT_FIRST).await;
         }
         Ok(&self.admin)
+    }
+
+    /// Whether a broker answers, within a second.
+    async fn probe(self: &Arc<Self>) -> Result<()> {
+        let link = Arc::clone(self);
+        blocking(move || {
+            let asked = link.admin.inner().fetch_metadata(None, PROBE);
+            asked.map(drop).map_err(|e| error::of("probe", e))
+        })
+        .await
     }
 
     /// The partitions of a topic, or `None` if there is no such topic. Blocks.
@@ -190,7 +203,7 @@ impl Link {
 
 impl Link {
     /// The TTL of messages that bring none.
-    pub(crate) async fn ttl(&self, target: &Target) -> Result<Option<Duration>> {
+    pub(crate) async fn ttl(self: &Arc<Self>, target: &Target) -> Result<Option<Duration>> {
         if target.sort == Sort::Queue { Ok(topology::kept(self, &target.name).await?.ttl) } else { Ok(None) }
     }
 }
@@ -361,14 +374,7 @@ impl driver::Connection for KafkaConnection {
                 events.arrived().await;
                 continue;
             }
-            let link = Arc::clone(&self.link);
-            let asked = blocking(move || {
-                link.admin
-                    .inner()
-                    .fetch_metadata(None, Duration::from_secs(1))
-                    .map_err(|e| error::of("probe", e))
-            });
-            if asked.await.is_ok() && events.restored() {
+            if self.link.probe().await.is_ok() && events.restored() {
                 return Event::Restored;
             }
             // librdkafka may answer at once that nobody is there.

@@ -205,7 +205,7 @@ pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Resul
 }
 
 /// Removes what lies below these offsets.
-pub(crate) async fn trim(link: &Link, topic: &str, ends: &[(i32, i64)]) -> Result<()> {
+pub(crate) async fn trim(link: &Arc<Link>, topic: &str, ends: &[(i32, i64)]) -> Result<()> {
     let failed = |e| error::of("the log was not trimmed", e);
     let admin = link.admin().await?;
     let mut cut = TopicPartitionList::with_capacity(ends.len());
@@ -277,7 +277,7 @@ impl Plan {
 }
 
 /// The settings of a topic.
-async fn settings(link: &Link, topic: &str) -> Result<HashMap<String, String>> {
+async fn settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, String>> {
     let asked = [ResourceSpecifier::Topic(topic)];
     let found = link.admin().await?.describe_configs(&asked, &options());
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
@@ -295,7 +295,7 @@ pub(crate) struct Kept {
 }
 
 /// What the settings of a topic say.
-pub(crate) async fn kept(link: &Link, topic: &str) -> Result<Kept> {
+pub(crate) async fn kept(link: &Arc<Link>, topic: &str) -> Result<Kept> {
     let kept = settings(link, topic).await?;
     let number = |name: &str| kept.get(name).and_then(|value| value.parse::<i64>().ok());
     let creation = number(CREATION).filter(|id| *id > NO_CREATION).unwrap_or(0).cast_unsigned();

@@ -112,10 +112,11 @@ async fn recovery(run: &Run, began: Instant, until: Instant) -> Option<Duration>
     let open = run.recorder.with(|h| h.sends.len());
     let mut working = None;
     while Instant::now() < until {
-        let confirmed = *run.confirmed.borrow();
+        let (confirmed, delivered) = (*run.confirmed.borrow(), run.delivered());
         // A broker that works through a long fault may have done all that it may get before the next one.
-        let done = *run.ended.borrow() >= run.plan.messages.min(*run.gate.borrow());
-        if done || (confirmed > sent && run.delivered() > seen) {
+        let sends = confirmed > sent || *run.ended.borrow() >= run.plan.messages.min(*run.gate.borrow());
+        let receives = delivered > seen || delivered >= confirmed;
+        if sends && receives {
             working.get_or_insert_with(|| began.elapsed());
             let ended = run.recorder.with(|h| {
                 h.sends[..open]
