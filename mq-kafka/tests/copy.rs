@@ -295,19 +295,26 @@ async fn disturb(
             if of_broker { "broker" } else { "copier" }
         );
         if of_broker {
-            let (control, node) = node().ok_or("the broker is none of ours")?;
-            let restart = move || {
-                control.kill9(&node)?;
-                control.start(&node)?;
-                control.wait_ready(&node, BACK_WITHIN).map(drop)
-            };
-            tokio::task::spawn_blocking(restart).await?.map_err(|e| Failed::from(e.to_string()))?;
+            // Nobody waits for it but the copiers: they would be through before the next kill.
+            on_broker(|control, node| control.kill9(node).and_then(|_| control.start(node))).await?;
         } else {
             running.kill()?;
             running.start()?;
         }
     }
-    Ok(())
+    if brokers == 0 {
+        return Ok(());
+    }
+    on_broker(|control, node| control.wait_ready(node, BACK_WITHIN).map(drop)).await
+}
+
+/// Does something with the broker's node.
+async fn on_broker(
+    deed: impl FnOnce(&Control, &str) -> xtask::Result<()> + Send + 'static,
+) -> std::result::Result<(), Failed> {
+    let (control, node) = node().ok_or("the broker is none of ours")?;
+    let done = tokio::task::spawn_blocking(move || deed(&control, &node)).await?;
+    done.map_err(|e| Failed::from(e.to_string()))
 }
 
 /// Waits until so many different messages have been seen.
