@@ -89,18 +89,9 @@ fn next(run: &Run, setup: &Setup, number: u64) -> Result<Trouble> {
 async fn delete(run: &Run, client: &Client) -> Result<()> {
     let until = Instant::now() + run.plan.patience.fail_over;
     let deletion = run.recorder.deletion(run.place);
-    while let Err(error) = client.queue(QUEUE).delete().await {
-        if Instant::now() >= until {
-            return Err(error);
-        }
-        sleep(run.plan.patience.tick).await;
-    }
-    while let Err(error) = client.declare(Topology::new().queue(QueueSpec::new(QUEUE))).await {
-        if Instant::now() >= until {
-            return Err(error);
-        }
-        sleep(run.plan.patience.tick).await;
-    }
+    let (queue, any) = (client.queue(QUEUE), |_: &Error| true);
+    run.patiently(until, any, || queue.delete()).await?;
+    run.patiently(until, any, || client.declare(Topology::new().queue(QueueSpec::new(QUEUE)))).await?;
     run.recorder.made_again(deletion);
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! What all tasks of a run share.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use mq_core::Order;
+use mq_core::{Error, Order, Result};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::{Kill, Plan, kills};
 use crate::history::{PlaceInfo, Recorder};
@@ -97,6 +99,23 @@ impl Run {
 
     pub(super) fn killed(&self, kill: Kill) {
         self.with_progress(|p| p.1.push(kill));
+    }
+
+    /// Tries until it succeeds, fails with an error that does not pass by itself, or the time is over.
+    pub(super) async fn patiently<T, Fut: Future<Output = Result<T>>>(
+        &self,
+        until: Instant,
+        passes: impl Fn(&Error) -> bool,
+        attempt: impl Fn() -> Fut,
+    ) -> Result<T> {
+        loop {
+            match attempt().await {
+                Err(error) if passes(&error) && Instant::now() < until => {
+                    sleep(self.plan.patience.tick).await
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// The kills made so far.

@@ -73,14 +73,7 @@ pub(super) async fn produce(run: Arc<Run>, client: Client, number: u32) -> Resul
 async fn again<T, Fut: Future<Output = Result<T>>>(run: &Run, open: impl Fn() -> Fut) -> Result<T> {
     let until = Instant::now() + run.plan.patience.fail_over * 3;
     let passing = |e: &Error| matches!(e.kind(), Kind::NotFound | Kind::Timeout | Kind::Disconnected);
-    loop {
-        match open().await {
-            Err(e) if passing(&e) && Instant::now() < until => {
-                tokio::time::sleep(run.plan.patience.tick).await;
-            }
-            opened => return opened,
-        }
-    }
+    run.patiently(until, passing, open).await
 }
 
 async fn confirm(run: &Run, send: usize, handed: Result<Confirmation>, gone: &AtomicBool) {

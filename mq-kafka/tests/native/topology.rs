@@ -132,6 +132,13 @@ async fn what_is_acknowledged_is_removed_from_a_queues_log() {
     bed.close().await;
 }
 
+/// Deletes a queue of one partition and declares it again at once.
+async fn make_again(bed: &Bed, queue: &str) {
+    bed.connection.apply(&Change::Delete(Sort::Queue, queue.to_owned())).await.unwrap();
+    let spec = QueueSpec::new(queue).with_parallelism(1);
+    bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+}
+
 /// What a consumer of the deleted queue stores too late must not count for the new one: it would skip what that holds.
 async fn an_old_commit_hides_nothing_of_a_queue_that_was_made_again() {
     let bed = Bed::new().await;
@@ -145,9 +152,7 @@ async fn an_old_commit_hides_nothing_of_a_queue_that_was_made_again() {
     let old = Foreign::of(&queue);
     let (offset, text) = old.stored();
     assert_eq!(offset, Offset::Offset(3));
-    bed.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
-    let spec = QueueSpec::new(&queue).with_parallelism(1);
-    bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    make_again(&bed, &queue).await;
     old.store(offset, text);
     bed.send(&target, [Message::text("a"), Message::text("b")]).await;
     let asked = bed.connection.describe(&Query::Depth(queue.clone())).await.unwrap();
@@ -171,9 +176,7 @@ async fn a_queue_that_was_made_again_ends_its_consumers() {
     let mut inbox = bed.shared(&queue).await;
     let got = inbox.take(3).await;
     inbox.ack(&got).await;
-    bed.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
-    let spec = QueueSpec::new(&queue).with_parallelism(1);
-    bed.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    make_again(&bed, &queue).await;
     let news: Vec<String> = (0..6).map(|n| format!("new {n}")).collect();
     bed.send(&target, news.iter().map(|text| Message::text(text.clone())).collect::<Vec<_>>()).await;
     let ended = tokio::time::timeout(Duration::from_secs(30), async {
@@ -202,9 +205,7 @@ async fn a_consumer_of_a_queue_that_was_made_again_ends_or_reads_it() {
     let mut inbox = bed.shared(&queue).await;
     let got = inbox.take(20).await;
     inbox.ack(&got).await;
-    other.connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
-    let spec = QueueSpec::new(&queue).with_parallelism(1);
-    other.connection.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    make_again(&other, &queue).await;
     other.texts(&target, 20).await;
     let mut came = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
