@@ -3,6 +3,7 @@
 pub(crate) mod ours;
 mod report;
 mod sample;
+mod warm;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::table::{Row, publish};
 
 pub(crate) use report::{Goals, compare, note_drift};
 pub(crate) use sample::{Contender, Sample, Standing, Watch, contest};
+pub(crate) use warm::warm_up;
 
 /// How to measure a broker.
 #[derive(Args)]

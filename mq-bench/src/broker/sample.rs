@@ -34,6 +34,13 @@ impl Watch {
     }
 }
 
+impl Sample {
+    /// Operations a second.
+    pub(crate) fn rate(&self) -> f64 {
+        count(self.operations) / (nanos(self.took) / 1e9)
+    }
+}
+
 /// Processor time of this process: the broker's is not in it.
 fn processor() -> Duration {
     let used = clock_gettime(ClockId::ProcessCPUTime);
@@ -82,7 +89,7 @@ pub(crate) fn contest(mut contenders: Vec<Contender<'_>>, rounds: usize) -> Vec<
 
 impl Standing {
     fn of(name: &'static str, samples: &[Sample]) -> Self {
-        let rates: Vec<f64> = samples.iter().map(|s| count(s.operations) / (nanos(s.took) / 1e9)).collect();
+        let rates: Vec<f64> = samples.iter().map(Sample::rate).collect();
         let rate = median(rates.clone());
         let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
         let most = rates.iter().copied().fold(0.0, f64::max);

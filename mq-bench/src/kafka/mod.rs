@@ -10,13 +10,16 @@ use mq::prelude::*;
 
 use crate::Outcome;
 use crate::broker::{
-    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
+    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift,
+    ours, warm_up,
 };
 use crate::table::Row;
 use raw::Raw;
 
 /// Windows that are measured, and messages of a round for each.
 const WINDOWS: [(usize, u64); 3] = [(1, 2_000), (256, 60_000), (10_000, 100_000)];
+/// Messages of a window of the warm-up: as many at any scale, for the broker's code is compiled by what it has done.
+const WARMING: u64 = 200_000;
 /// What is received in a round.
 const RECEIVED: u64 = 150_000;
 /// Handlers at a time.
@@ -34,6 +37,8 @@ impl Bench<'_> {
     fn rows(&self, notes: &mut Vec<String>) -> Outcome<Vec<Row>> {
         let topic = self.topic("yardstick")?;
         self.raw.learn(&self.runtime, &self.client, &topic)?;
+        let body = Bytes::from(vec![b'x'; SIZES[0]]);
+        warm_up(notes, || self.runtime.block_on(self.raw.publish(&topic, WARMING, WINDOWS[1].0, &body)));
         let first = self.yardstick(&topic);
         let mut rows = Vec::new();
         for size in SIZES {

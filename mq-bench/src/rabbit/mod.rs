@@ -11,13 +11,16 @@ use mq::prelude::*;
 
 use crate::Outcome;
 use crate::broker::{
-    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift, ours,
+    self, Contender, Goals, Options, SIZES, Standing, compare, contest, fresh, name_of_size, note_drift,
+    ours, warm_up,
 };
 use crate::table::Row;
 use raw::Raw;
 
 /// Messages of a round by window or prefetch: about a second of each.
 const AMOUNTS: [(usize, u64); 5] = [(1, 1_000), (64, 15_000), (100, 20_000), (256, 20_000), (1000, 30_000)];
+/// Messages of a window of the warm-up.
+const WARMING: u64 = 10_000;
 /// Confirms open while both directions are measured, and what a consumer then holds.
 const BOTH: (usize, u16) = (64, 100);
 
@@ -51,6 +54,8 @@ impl Bench<'_> {
         })?;
         let places = [Place { kind: "quorum", name: quorum }, Place { kind: "classic", name: classic }];
         let yardstick = || self.yardstick(&places[0]);
+        let body = Bytes::from(vec![b'x'; SIZES[0]]);
+        warm_up(notes, || self.emptied(&places[0], self.raw.publish(&places[0].name, WARMING, 64, &body)));
         let first = yardstick();
         let mut rows = Vec::new();
         for place in &places {
