@@ -1,7 +1,8 @@
 //! The hand-over from the task that receives to the workers that call the handler.
 //!
 //! Workers live as long as the run: a message costs one lock, not a task. A worker that finds nothing rests until
-//! messages come; it is woken once for what it takes then, not once for each message.
+//! messages come; it is woken once for what it takes then, not once for each message. Messages wake a few workers, and
+//! each that takes one wakes more if others wait: handlers that end at once need no more than those few.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,6 +34,9 @@ impl Job {
 pub(super) struct Crew {
     /// Jobs that wait for a worker at most; what waits for its key comes on top.
     limit: usize,
+    /// Workers that are woken and have not come yet, at most. With one for each thread of the runtime none idles: a
+    /// thread keeps at most one task to itself, and only while another one runs there.
+    calls: usize,
     /// The end of the run was announced.
     ended: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -68,7 +72,7 @@ pub(super) enum Place {
 }
 
 impl Crew {
-    pub(super) fn new(per_key: Option<usize>, limit: usize, ended: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(per_key: Option<usize>, limit: usize, calls: usize, ended: Arc<AtomicBool>) -> Self {
         let state = State {
             lanes: Lanes::new(per_key),
             ready: VecDeque::with_capacity(limit),
@@ -80,7 +84,7 @@ impl Crew {
             source: None,
             leaver: None,
         };
-        Self { limit, ended, state: Mutex::new(state) }
+        Self { limit, calls: calls.max(1), ended, state: Mutex::new(state) }
     }
 
     /// Waits until half of the places are free, and says how many are.
@@ -106,13 +110,10 @@ impl Crew {
             };
             state.ready.extend(passed);
         }
-        let wanted = state.ready.len().saturating_sub(state.woken);
-        let rested = state.resting.len().saturating_sub(wanted);
-        let called = state.resting.split_off(rested);
-        state.woken += called.len();
-        let missing = wanted - called.len();
+        let missing = state.ready.len().saturating_sub(state.woken + state.resting.len());
+        let called = state.call(self.calls);
         drop(state);
-        called.into_iter().for_each(|(_, waker)| waker.wake());
+        called.into_iter().for_each(Waker::wake);
         missing
     }
 
@@ -137,7 +138,7 @@ impl Crew {
                 state.rest(worker, place, cx);
                 return Poll::Pending;
             }
-            self.room_left(state);
+            self.go_on(state);
             Poll::Ready(job)
         })
         .await
@@ -162,7 +163,7 @@ impl Crew {
     pub(super) fn take(&self, place: &mut Place) -> Option<Job> {
         let mut state = lock(&self.state);
         let job = if self.is_over(&state) { None } else { state.take(place) };
-        self.room_left(state);
+        self.go_on(state);
         job
     }
 
@@ -170,19 +171,19 @@ impl Crew {
         state.closed || self.ended.load(Ordering::Acquire)
     }
 
-    /// Lets the one who receives go on if there is room enough for it.
-    fn room_left(&self, mut state: MutexGuard<'_, State>) {
-        if state.ready.len() > self.limit / 2 {
-            return;
-        }
-        let source = state.source.take();
+    /// Lets the one who receives go on if there is room enough for it, and others work on what still waits.
+    fn go_on(&self, mut state: MutexGuard<'_, State>) {
+        let source = if state.ready.len() > self.limit / 2 { None } else { state.source.take() };
+        let called = state.call(self.calls);
         drop(state);
-        source.into_iter().for_each(Waker::wake);
+        source.into_iter().chain(called).for_each(Waker::wake);
     }
 
     /// A worker is gone.
     pub(super) fn left(&self, worker: usize, place: &mut Place) {
-        lock(&self.state).come(worker, place);
+        let mut state = lock(&self.state);
+        state.come(worker, place);
+        self.go_on(state);
     }
 
     /// From now on no job begins. Returns what waited for a worker or for its key.
@@ -249,8 +250,105 @@ impl State {
         Some(job)
     }
 
+    /// Takes workers from their rest, to be woken for jobs that wait.
+    fn call(&mut self, most: usize) -> Vec<Waker> {
+        let wanted = self.ready.len().min(most).saturating_sub(self.woken);
+        let rested = self.resting.len().saturating_sub(wanted);
+        let called: Vec<Waker> = self.resting.drain(rested..).map(|(_, waker)| waker).collect();
+        self.woken += called.len();
+        called
+    }
+
     fn rest(&mut self, worker: usize, place: &mut Place, cx: &Context<'_>) {
         self.resting.push((worker, cx.waker().clone()));
         *place = Place::Resting;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::message::Message;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Workers of a crew, polled by hand.
+    struct Hands {
+        crew: Crew,
+        bells: Vec<Arc<Bell>>,
+        places: Vec<Place>,
+    }
+
+    impl Hands {
+        fn new(workers: usize, calls: usize) -> Self {
+            let crew = Crew::new(None, 64, calls, Arc::default());
+            let places = (0..workers).map(|_| Place::Coming).collect();
+            (0..workers).for_each(|n| assert_eq!(crew.hire(), n + 1));
+            Self { crew, bells: (0..workers).map(|_| Arc::default()).collect(), places }
+        }
+
+        /// True if this worker has found a job.
+        fn work(&mut self, n: usize) -> bool {
+            let waker = Waker::from(Arc::clone(&self.bells[n]));
+            let next = std::pin::pin!(self.crew.next(n + 1, &mut self.places[n]));
+            next.poll(&mut Context::from_waker(&waker)).is_ready()
+        }
+
+        fn push(&self, jobs: usize) -> usize {
+            let job = || Job::Single(Delivery { message: Message::new(""), held: None });
+            self.crew.push((0..jobs).map(|_| job()))
+        }
+
+        /// Those that were woken since this was asked the last time.
+        fn woken(&self) -> Vec<usize> {
+            let rang = |n: &usize| self.bells[*n].0.swap(0, Ordering::SeqCst) > 0;
+            (0..self.bells.len()).filter(rang).collect()
+        }
+    }
+
+    #[test]
+    fn jobs_wake_a_few_and_these_the_others_while_jobs_wait() {
+        let mut hands = Hands::new(8, 2);
+        assert!((0..8).all(|n| !hands.work(n)));
+        assert_eq!(hands.push(8), 0, "all of them are hired");
+        let mut working = 0;
+        while working < 8 {
+            let woken = hands.woken();
+            assert!((1..=2).contains(&woken.len()), "{woken:?} were woken when {working} work");
+            for n in woken {
+                assert!(hands.work(n));
+                working += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn who_works_on_alone_wakes_nobody_else() {
+        let mut hands = Hands::new(8, 2);
+        assert!((0..8).all(|n| !hands.work(n)));
+        hands.push(8);
+        let first = hands.woken()[0];
+        assert!((0..8).all(|_| hands.work(first)));
+        assert_eq!(hands.woken().len(), 1, "one took all while the others were on their way");
+    }
+
+    #[test]
+    fn who_leaves_before_it_has_come_sends_another_one() {
+        let mut hands = Hands::new(3, 1);
+        assert!((0..3).all(|n| !hands.work(n)));
+        hands.push(1);
+        let first = hands.woken()[0];
+        hands.crew.left(first + 1, &mut hands.places[first]);
+        assert_eq!(hands.woken().len(), 1);
     }
 }

@@ -54,7 +54,8 @@ impl Source {
         let grouped = matches!(consumer.core.options.mode, crate::driver::Mode::Group(_));
         let per_key = options.per_key.or(grouped.then_some(1));
         let limit = if matches!(work, Work::Single(_)) { AHEAD } else { 1 };
-        let crew = Crew::new(per_key, limit, end.flag);
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let crew = Crew::new(per_key, limit, threads, end.flag);
         let shop = Arc::new(Shop { crew, work, tally, permits });
         Self { consumer, options, shop, bell: end.bell, workers: JoinSet::new(), taken: Vec::new() }
     }
