@@ -14,6 +14,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
 
 use crate::quiet::caught;
+use crate::slab::Slab;
 
 /// What a record carries outside its headers.
 const NATIVES: Natives = Natives::NONE.with(Field::Timestamp).with(Field::Key);
@@ -73,7 +74,7 @@ pub(crate) fn expire(message: &mut Message, ttl: Duration) {
 /// The message in a record of a delay level, and where it goes.
 pub(crate) fn delayed(record: &BorrowedMessage<'_>) -> (Message, Option<Target>) {
     let read = caught(|| {
-        let mut parts = Parts::new(Bytes::copy_from_slice(record.payload().unwrap_or_default()));
+        let mut parts = Parts::new(copy(record));
         if let Some(key) = record.key() {
             parts.key(key);
         }
@@ -81,7 +82,11 @@ pub(crate) fn delayed(record: &BorrowedMessage<'_>) -> (Message, Option<Target>)
         let target = parts.route().and_then(|route| route.target.clone());
         (finish(parts, record), target)
     });
-    read.unwrap_or_else(|| (finish(parts(record), record), None))
+    read.unwrap_or_else(|| (finish(parts(record, copy(record)), record), None))
+}
+
+fn copy(record: &BorrowedMessage<'_>) -> Bytes {
+    Bytes::copy_from_slice(record.payload().unwrap_or_default())
 }
 
 fn fields(parts: &mut Parts, record: &BorrowedMessage<'_>) {
@@ -94,23 +99,27 @@ fn fields(parts: &mut Parts, record: &BorrowedMessage<'_>) {
 ///
 /// The client's access to headers panics on a name that is not UTF-8. Such a message comes without its headers,
 /// and with the reason.
-pub(crate) fn message(record: &BorrowedMessage<'_>) -> (Message, Option<&'static str>) {
+pub(crate) fn message(record: &BorrowedMessage<'_>, slab: &mut Slab) -> (Message, Option<&'static str>) {
+    let bare = parts(record, slab.copy(record.payload().unwrap_or_default()));
     if record.headers().is_none() {
-        return (finish(parts(record), record), None);
+        return (finish(bare, record), None);
     }
     let read = caught(|| {
-        let mut parts = parts(record);
+        let mut parts = bare;
         fields(&mut parts, record);
         finish(parts, record)
     });
     match read {
         Some(message) => (message, None),
-        None => (finish(parts(record), record), Some("the name of one of its headers is not UTF-8")),
+        None => {
+            let bare = parts(record, slab.copy(record.payload().unwrap_or_default()));
+            (finish(bare, record), Some("the name of one of its headers is not UTF-8"))
+        }
     }
 }
 
-fn parts(record: &BorrowedMessage<'_>) -> Parts {
-    let mut parts = Parts::new(Bytes::copy_from_slice(record.payload().unwrap_or_default()));
+fn parts(record: &BorrowedMessage<'_>, payload: Bytes) -> Parts {
+    let mut parts = Parts::new(payload);
     if let Some(key) = record.key() {
         parts.key(key);
     }

@@ -17,6 +17,7 @@ mod half;
 mod producer;
 mod quiet;
 mod security;
+mod slab;
 mod topic;
 mod topology;
 mod transaction;

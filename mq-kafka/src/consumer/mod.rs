@@ -1,6 +1,7 @@
 //! Receiving: a native consumer with a thread that reads and one that commits.
 
 pub(crate) mod acked;
+mod acks;
 mod commit;
 mod control;
 mod hooks;

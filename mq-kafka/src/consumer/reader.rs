@@ -22,6 +22,7 @@ use super::tail::Tail;
 use super::track::Tracker;
 use super::{commit, control};
 use crate::connection::{Link, make};
+use crate::slab::Slab;
 use crate::{convert, error, topology};
 
 /// Longest wait in one poll: how late a command is heard at most.
@@ -64,8 +65,18 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     let (link, runtime) = (Arc::downgrade(link), Handle::current());
     let left = BTreeSet::new();
     let watch = Watch(Arc::clone(&shared));
-    let reader =
-        Reader { shared, consumer, link, runtime, left, chores, paused: false, held: 0, looked: None };
+    let reader = Reader {
+        shared,
+        consumer,
+        link,
+        runtime,
+        left,
+        chores,
+        paused: false,
+        held: 0,
+        looked: None,
+        slab: Slab::default(),
+    };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || {
         let _watch = watch;
         reader.run();
@@ -102,6 +113,7 @@ struct Reader {
     held: u32,
     /// When it was last asked which topic is there.
     looked: Option<Instant>,
+    slab: Slab,
 }
 
 impl Reader {
@@ -237,7 +249,7 @@ impl Reader {
                         // What was sent since the open belongs to the next browse.
                         return self.end_of(partition, batch);
                     }
-                    let (mut message, unreadable) = convert::message(&record);
+                    let (mut message, unreadable) = convert::message(&record, &mut self.slab);
                     if let Some(ttl) = self.shared.plan.kept.ttl {
                         convert::expire(&mut message, ttl);
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::{Arrival, Incoming, Position, Tag};
@@ -11,6 +11,7 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::sync::{Notify, watch};
 
 use super::acked::{Deaths, fits_well};
+use super::acks::Acks;
 use super::commit::Commits;
 use super::hooks::Reading;
 use super::plan::Plan;
@@ -23,7 +24,9 @@ use crate::lock;
 pub(crate) struct Shared {
     pub(super) id: u64,
     pub(super) plan: Plan,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
+    /// Recorded, and not taken up by the state yet.
+    acks: Acks,
     /// Wakes the async side: something has arrived.
     pub(super) arrived: Notify,
     /// Wakes the reading thread: there is room, a command, or an answer to a hook.
@@ -53,6 +56,8 @@ pub(super) struct State {
     acks_lost: bool,
     death: Option<Error>,
     commands: VecDeque<super::control::Command>,
+    /// Room for the acks that are taken up.
+    tags: Vec<Tag>,
     /// Hooks that were released.
     released: u64,
     /// The group has said who reads what for the first time.
@@ -90,7 +95,41 @@ struct Part {
     committing: bool,
 }
 
+impl State {
+    /// Takes acks up. True if some of them are void, which is told as a change.
+    fn acked(&mut self, consumer: u64, tags: &[Tag]) -> bool {
+        let mut void = Vec::new();
+        for tag in tags {
+            let (partition, offset) = tag::place(*tag);
+            let part = self.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch);
+            if !part.is_some_and(|p| tag.consumer == consumer && p.acked(offset)) {
+                void.push(*tag);
+            }
+        }
+        let some = !void.is_empty();
+        if some {
+            self.changes.push_back(Arrival::AckLost(void));
+        }
+        some
+    }
+}
+
 impl Part {
+    /// Takes an ack up. False if it is void: the message lies at the tail by now.
+    fn acked(&mut self, offset: i64) -> bool {
+        if let Some((_, late)) = self.moving.as_mut().filter(|(n, _)| *n == offset) {
+            *late = true;
+            return false;
+        }
+        if self.tracker.ack(offset) {
+            self.version += 1;
+            self.acked = self.version;
+            self.unreadable.remove(&offset);
+            return true;
+        }
+        !self.moved.remove(&offset)
+    }
+
     /// What to store of it, as if these held messages were acknowledged, too.
     fn stored(&self, partition: i32, acked: &[i64]) -> Option<Stored> {
         Some(Stored {
@@ -144,6 +183,7 @@ impl Shared {
             id,
             plan,
             state: Mutex::default(),
+            acks: Acks::default(),
             arrived: Notify::new(),
             stirred: Condvar::new(),
             commits: Commits::default(),
@@ -161,19 +201,19 @@ impl Shared {
 
     /// Asks the threads to end.
     pub(crate) fn stop(&self) {
-        lock(&self.state).stopping = true;
+        self.state().stopping = true;
         self.stirred.notify_all();
         self.arrived.notify_one();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state();
         state.stopping || state.death.is_some()
     }
 
     /// True if what it reads is gone: nothing is left to store.
     pub(super) fn is_gone(&self) -> bool {
-        lock(&self.state).death.as_ref().is_some_and(|death| death.kind() == Kind::NotFound)
+        self.state().death.as_ref().is_some_and(|death| death.kind() == Kind::NotFound)
     }
 
     /// Waits until the threads have ended.
@@ -184,14 +224,14 @@ impl Shared {
 
     /// The consumer cannot go on.
     pub(super) fn die(&self, why: Error) {
-        lock(&self.state).death.get_or_insert(why);
+        self.state().death.get_or_insert(why);
         self.stirred.notify_all();
         self.arrived.notify_one();
     }
 
     /// Moves what has arrived to `into`. True if that was anything.
     pub(super) fn take(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let before = into.len();
         into.extend(state.changes.drain(..));
         let was = state.ready.len();
@@ -212,7 +252,7 @@ impl Shared {
 
     /// Room for messages; waits for it, for a command or for the end, at most this long.
     pub(super) fn room(&self, wait: Duration) -> usize {
-        let state = lock(&self.state);
+        let state = self.state();
         let full = |s: &mut State| s.ready.len() >= self.capacity() && s.commands.is_empty() && !s.stopping;
         let (state, _) =
             self.stirred.wait_timeout_while(state, wait, full).unwrap_or_else(PoisonError::into_inner);
@@ -221,12 +261,12 @@ impl Shared {
 
     /// A browse has read all there was.
     pub(super) fn exhausted(&self) {
-        lock(&self.state).exhausted = true;
+        self.state().exhausted = true;
         self.arrived.notify_one();
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state();
         state.exhausted && state.ready.is_empty()
     }
 
@@ -240,7 +280,7 @@ impl Shared {
 
     /// Hands over what was read, in order. What came from a partition that has gone since is dropped.
     pub(super) fn hand_over(&self, read: &mut Vec<Read>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let before = state.ready.len();
         for Read { partition, offset, message, unreadable, epoch } in read.drain(..) {
             let State { parts, ready, .. } = &mut *state;
@@ -274,7 +314,7 @@ impl Shared {
 
     /// These partitions are read here from now on.
     pub(super) fn gained(&self, resumed: Vec<Resumed>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         state.joined = true;
         let epoch = self.next_epoch();
         let numbers: Vec<u32> = resumed.iter().filter_map(|r| u32::try_from(r.partition).ok()).collect();
@@ -294,7 +334,7 @@ impl Shared {
 
     /// Stops handing out messages of these partitions. True if some of them are held by the application.
     pub(super) fn leaving(&self, partitions: &[i32]) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let mut held = 0;
         for partition in partitions {
             if let Some(part) = state.parts.get_mut(partition) {
@@ -310,7 +350,7 @@ impl Shared {
 
     /// Tells of a change, and waits until its release has been dropped.
     pub(super) fn announce(&self, change: impl FnOnce(u64) -> Arrival, wait: Duration) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let wanted = state.released + 1;
         state.changes.push_back(change(wanted));
         self.arrived.notify_one();
@@ -322,7 +362,7 @@ impl Shared {
     }
 
     pub(super) fn released(&self, number: u64) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         state.released = state.released.max(number);
         drop(state);
         self.stirred.notify_all();
@@ -330,7 +370,7 @@ impl Shared {
 
     /// These partitions are gone.
     pub(super) fn lost(&self, partitions: &[i32]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         state.ready.retain(|i| !comes_from(i, partitions));
         let mut numbers = Vec::new();
         for partition in partitions {
@@ -348,41 +388,32 @@ impl Shared {
 
     /// True if acks went with their partition since this was asked the last time.
     pub(super) fn acks_were_lost(&self) -> bool {
-        std::mem::take(&mut lock(&self.state).acks_lost)
+        std::mem::take(&mut self.state().acks_lost)
+    }
+
+    /// The state, with all acks that were recorded before.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        let mut tags = std::mem::take(&mut state.tags);
+        self.acks.take(&mut tags);
+        if state.acked(self.id, &tags) {
+            self.arrived.notify_one();
+        }
+        tags.clear();
+        state.tags = tags;
+        state
     }
 
     /// Records acks; those that are void are told as lost.
     pub(super) fn acked(&self, tags: &[Tag]) {
-        let mut state = lock(&self.state);
-        let mut void = Vec::new();
-        for tag in tags {
-            let (partition, offset) = tag::place(*tag);
-            match state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) {
-                Some(part) if tag.consumer == self.id => {
-                    if let Some((_, late)) = part.moving.as_mut().filter(|(n, _)| *n == offset) {
-                        *late = true;
-                        void.push(*tag);
-                    } else if part.tracker.ack(offset) {
-                        part.version += 1;
-                        part.acked = part.version;
-                        part.unreadable.remove(&offset);
-                    } else if part.moved.remove(&offset) {
-                        void.push(*tag);
-                    }
-                }
-                _ => void.push(*tag),
-            }
-        }
-        if !void.is_empty() {
-            state.changes.push_back(Arrival::AckLost(void));
-            drop(state);
-            self.arrived.notify_one();
+        if self.acks.record(tags) {
+            drop(self.state());
         }
     }
 
     /// The acks of a transaction have been stored.
     pub(super) fn applied(&self, tags: &[Tag], stored: &[Stored]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         for tag in tags {
             let (partition, offset) = tag::place(*tag);
             if let Some(part) = state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) {
@@ -395,12 +426,12 @@ impl Shared {
 
     /// True if a transaction holds a partition with acks that are not stored.
     pub(super) fn waits_for_transaction(&self) -> bool {
-        lock(&self.state).parts.values().any(|p| p.staged && p.version != p.confirmed)
+        self.state().parts.values().any(|p| p.staged && p.version != p.confirmed)
     }
 
     /// Delivers a held message again. False if the tag is void.
     pub(crate) fn again(&self, tag: Tag) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
         let part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
@@ -418,7 +449,7 @@ impl Shared {
 
     /// What has changed since it was last confirmed.
     pub(super) fn unconfirmed(&self) -> Vec<Stored> {
-        let state = lock(&self.state);
+        let state = self.state();
         let changed = state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
         changed.filter_map(|(n, p)| p.stored(*n, &[])).collect()
     }
@@ -426,7 +457,7 @@ impl Shared {
     /// As [`unconfirmed`](Self::unconfirmed), without what a transaction holds; waits for that, until this time.
     /// `None` if nothing is left. The partitions count as being committed until [`committed`](Self::committed).
     pub(super) fn to_commit(&self, deadline: Instant) -> Option<Vec<Stored>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         loop {
             let changed = || state.parts.iter().filter(|(_, p)| p.version != p.confirmed);
             let stored: Vec<Stored> =
@@ -447,7 +478,7 @@ impl Shared {
 
     /// A plain commit has ended.
     pub(super) fn committed(&self, stored: &[Stored]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         for one in stored {
             let part = state.parts.get_mut(&one.partition).filter(|p| p.since == one.since);
             part.into_iter().for_each(|p| p.committing = false);
@@ -463,14 +494,14 @@ impl Shared {
             let mut parts = partitions.iter().filter_map(|n| s.parts.get(n));
             parts.any(|p| p.committing)
         };
-        let state = lock(&self.state);
+        let state = self.state();
         drop(self.stirred.wait_timeout_while(state, wait, busy).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Takes partitions for a transaction, all at once; waits for them until this time. Returns those that are there,
     /// with the epochs of their assignments.
     pub(super) fn hold(&self, partitions: &[i32], deadline: Instant) -> Option<Vec<(i32, u32)>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let free = |p: &Part| !p.staged && !p.committing;
         while !partitions.iter().all(|n| state.parts.get(n).is_none_or(free)) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -491,7 +522,7 @@ impl Shared {
 
     /// Gives partitions of a transaction back; not those that went away and came back meanwhile.
     pub(super) fn let_go(&self, held: &[(i32, u32)]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         for (partition, since) in held {
             let part = state.parts.get_mut(partition).filter(|p| p.since == *since);
             part.into_iter().for_each(|p| p.staged = false);
@@ -502,7 +533,7 @@ impl Shared {
 
     /// What a commit with these acks would store; `None` if one of them is void.
     pub(super) fn with_acks(&self, tags: &[Tag], guard: Option<i32>) -> Option<Vec<Stored>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let mut acked: BTreeMap<i32, Vec<i64>> = guard.into_iter().map(|n| (n, Vec::new())).collect();
         for tag in tags {
             let (partition, offset) = tag::place(*tag);
@@ -520,7 +551,7 @@ impl Shared {
 
     /// True if it can be stored that these are acknowledged, too, or if there would be no more to store than now.
     pub(crate) fn has_room_for(&self, partition: i32, tags: &[Tag]) -> bool {
-        let state = lock(&self.state);
+        let state = self.state();
         // What is gone is found out later.
         let Some(part) = state.parts.get(&partition) else { return true };
         let mut offsets: Vec<i64> = tags.iter().map(|t| tag::place(*t).1).collect();
@@ -535,7 +566,7 @@ impl Shared {
     /// Takes the oldest held message of a partition that nothing else is being done with, to copy it to the tail: an
     /// ack of its delivery is void from now on.
     pub(super) fn begin_move(&self, partition: i32) -> Option<(Tag, Message)> {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let part = state.parts.get_mut(&partition).filter(|p| !p.leaving && !p.staged)?;
         let (offset, message) = part.tracker.oldest().filter(|(n, _)| !part.unreadable.contains_key(n))?;
         let taken = (tag::of(self.id, part.epoch, partition, offset), message.clone());
@@ -545,7 +576,7 @@ impl Shared {
 
     /// The copy lies at the tail, or it does not: then what was acknowledged meanwhile is delivered again.
     pub(super) fn end_move(&self, tag: Tag, copied: bool) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
         let Some(part) = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch) else { return };
@@ -566,7 +597,7 @@ impl Shared {
     /// True if this delivery is held.
     pub(crate) fn holds(&self, tag: Tag) -> bool {
         let (partition, offset) = tag::place(tag);
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let part =
             state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
         part.is_some_and(|p| p.tracker.holds(offset))
@@ -584,7 +615,7 @@ impl Shared {
 
     /// The broker has stored this.
     pub(super) fn confirmed(&self, stored: &[Stored]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         for Stored { partition, since, version, .. } in stored {
             if let Some(part) = state.parts.get_mut(partition).filter(|p| p.since == *since) {
                 part.confirmed = part.confirmed.max(*version);
@@ -594,7 +625,7 @@ impl Shared {
 
     /// Void deliveries of these partitions; goes on at new positions.
     pub(super) fn moved(&self, resumed: Vec<Resumed>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let epoch = self.next_epoch();
         for Resumed { partition, tracker, deaths } in resumed {
             state.ready.retain(|i| !comes_from(i, &[partition]));
@@ -613,7 +644,7 @@ impl Shared {
         if self.plan.topic != topic {
             return;
         }
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let State { parts, ready, .. } = &mut *state;
         for (partition, end) in ends {
             let Some(part) = parts.get_mut(partition) else { continue };
@@ -629,33 +660,33 @@ impl Shared {
     }
 
     pub(super) fn pause(&self, paused: bool) {
-        lock(&self.state).paused = paused;
+        self.state().paused = paused;
         self.arrived.notify_one();
     }
 
     /// The epoch of a partition that is read here.
     pub(super) fn epoch_of(&self, partition: i32) -> Option<u32> {
-        lock(&self.state).parts.get(&partition).map(|p| p.epoch)
+        self.state().parts.get(&partition).map(|p| p.epoch)
     }
 
     /// The partitions that are read here.
     pub(super) fn partitions(&self) -> Vec<i32> {
-        lock(&self.state).parts.keys().copied().collect()
+        self.state().parts.keys().copied().collect()
     }
 
     pub(super) fn command(&self, command: super::control::Command) {
-        lock(&self.state).commands.push_back(command);
+        self.state().commands.push_back(command);
         self.stirred.notify_all();
     }
 
     pub(super) fn next_command(&self) -> Option<super::control::Command> {
-        lock(&self.state).commands.pop_front()
+        self.state().commands.pop_front()
     }
 
     /// Waits for the first assignment, at most this long. True if it came.
     pub(super) fn joined(&self, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
-        let state = lock(&self.state);
+        let state = self.state();
         let left = deadline.saturating_duration_since(Instant::now());
         let (state, _) = self
             .stirred
