@@ -1,4 +1,5 @@
-//! Connecting: pre-flight, then two connections of the client, one that publishes and one that consumes.
+//! Connecting: pre-flight, then two connections of the client, one that publishes and one that consumes. A third is
+//! made for [looks](crate::looks) where they need it.
 //!
 //! While the broker is short of memory or disk it blocks connections that publish, and the client then writes
 //! nothing at all on them, acks and closes included. So acks and administration never share a connection with
@@ -10,8 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
-use lapin::{Channel, ConnectionProperties};
+use lapin::Channel;
 use mq_core::driver::{
     Applied, Change, Connection, ConnectionInfo, Connector, ConsumerOptions, Described, Event, HalfOptions,
     Query, Target, TransactionOptions, Unsupported,
@@ -27,11 +27,13 @@ use crate::births::Births;
 use crate::config::{RabbitConfig, Shown};
 use crate::consumer::RabbitConsumer;
 use crate::delay::Delays;
+use crate::dial::Dial;
 use crate::error::{self, BACKEND};
 use crate::exchange::RabbitExchange;
 use crate::half::RabbitHalfLog;
+use crate::looks::{Looks, Proof};
 use crate::numbers::Numbers;
-use crate::preflight::{self, Version};
+use crate::preflight::Version;
 use crate::producer::RabbitProducer;
 use crate::publisher::Publisher;
 use crate::{capability, export, forward, topology};
@@ -118,6 +120,7 @@ pub(crate) struct Admin {
 pub(crate) struct Links {
     publishing: lapin::Connection,
     consuming: lapin::Connection,
+    looks: Looks,
     config: Arc<RabbitConfig>,
     version: Version,
     /// Channels for administration that have not been closed by a refusal.
@@ -171,11 +174,39 @@ impl Admin {
             busy.channel = None;
         }
         let result = result.map_err(|e| self.whose(e));
+        if result.is_err() && !channel.status().connected() {
+            self.links.numbers.refused();
+        }
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < IDLE_CHANNELS {
             idle.push(channel);
         }
         result
+    }
+
+    /// As [`run`](Self::run), for a question that may be refused: when many have been, on a connection for that.
+    pub(crate) async fn look<T, W: Future<Output = lapin::Result<T>>>(
+        &self,
+        operation: &'static str,
+        work: impl Fn(Channel) -> W,
+    ) -> Result<T> {
+        let links = &self.links;
+        if !links.numbers.are_scarce() {
+            return self.run(operation, work).await;
+        }
+        match links.looks.run(operation, self.limit(), &work).await {
+            // What belongs to the consuming connection alone is locked for all others. And whether the broker can be
+            // reached is for the connections to say that everybody depends on.
+            Err(e) if matches!(e.kind(), Kind::PermissionDenied | Kind::Disconnected | Kind::RateLimited) => {
+                self.run(operation, work).await
+            }
+            looked => looked,
+        }
+    }
+
+    /// Asks the leader of a queue whether there is a message.
+    pub(crate) async fn prove(&self, queue: &str, limit: Duration) -> Result<Proof> {
+        self.links.looks.prove(queue, limit).await
     }
 
     /// The error of a channel of the consuming connection, or that the connection is gone.
@@ -193,11 +224,7 @@ impl Admin {
         operation: &'static str,
         work: impl FnOnce(Channel) -> W,
     ) -> Result<Option<T>> {
-        match self.run(operation, work).await {
-            Ok(found) => Ok(Some(found)),
-            Err(e) if e.kind() == Kind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        found(self.run(operation, work).await)
     }
 
     pub(crate) fn limit(&self) -> Duration {
@@ -248,6 +275,15 @@ impl Admin {
     }
 }
 
+/// `None` if the broker answers that the object does not exist.
+pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// A live connection to RabbitMQ.
 #[derive(Debug)]
 pub struct RabbitConnection {
@@ -271,28 +307,16 @@ impl Drop for RabbitConnection {
 
 impl RabbitConnection {
     async fn open(config: Arc<RabbitConfig>, host: &Host) -> Result<Self> {
-        let uri = config.uri(host);
-        let tls = tls(&config)?;
-        let runtime = lapin::runtime::default_runtime().map_err(|e| error::classify(&e))?;
-        let version = {
-            use lapin::tcp::AMQPUriTcpExt;
-            let connect = uri.connect_with_config_async(tls.as_ref(), &runtime);
-            let mut stream = connect.await.map_err(|e| error::classify(&e.into()))?;
-            preflight::greet(&mut stream).await?
-        };
-        let connect = |role: &str| {
-            let name = config.name.as_deref().unwrap_or("mq");
-            let properties =
-                ConnectionProperties::default().with_connection_name(format!("{name}/{role}").into());
-            lapin::Connection::connect_uri_with_config(uri.clone(), properties, tls.clone(), runtime.clone())
-        };
-        let (publishing, consuming) = tokio::try_join!(connect("publish"), connect("consume"))
+        let dial = Dial::new(&config, host)?;
+        let version = dial.greet().await?;
+        let (publishing, consuming) = tokio::try_join!(dial.connect("publish"), dial.connect("consume"))
             .map_err(|e| error::classify_connect(&e))?;
         let info = capability::describe(version, &config);
         let (tell, events) = mpsc::channel(EVENTS);
         let links = Arc::new(Links {
             publishing,
             consuming,
+            looks: Looks::new(dial),
             config,
             version,
             idle: Mutex::default(),
@@ -349,28 +373,6 @@ impl RabbitConnection {
     fn shared(&self) -> MutexGuard<'_, Option<Publisher>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Certificates, read and checked: the client skips what does not parse in silence.
-fn tls(config: &RabbitConfig) -> Result<OwnedTLSConfig> {
-    let read = |path: &std::path::Path, mark: &str| {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::config(format!("the file `{shown}` cannot be read: {e}")))?;
-        if !text.contains(mark) {
-            return Err(Error::config(format!("the file `{shown}` holds no PEM block `{mark}`")));
-        }
-        Ok(text)
-    };
-    let cert_chain = config.ca.as_deref().map(|path| read(path, "BEGIN CERTIFICATE")).transpose()?;
-    let identity = match &config.identity {
-        Some((pem, key)) => Some(OwnedIdentity::PKCS8 {
-            pem: read(pem, "BEGIN CERTIFICATE")?.into_bytes(),
-            key: read(key, "PRIVATE KEY")?.into_bytes(),
-        }),
-        None => None,
-    };
-    Ok(OwnedTLSConfig { identity, cert_chain })
 }
 
 type NativeEvents = futures_util::stream::BoxStream<'static, lapin::Event>;

@@ -148,13 +148,16 @@ impl Note {
 }
 
 async fn declare(admin: &Admin, object: &str, arguments: FieldTable) -> Result<()> {
-    let name = name_of(object);
+    let name = &name_of(object);
     let options =
         ExchangeDeclareOptions { durable: true, internal: true, ..ExchangeDeclareOptions::default() };
-    let work = |channel: lapin::Channel| async move {
-        channel.exchange_declare(name.as_str().into(), ExchangeKind::Fanout, options, arguments).await
+    let work = |channel: lapin::Channel| {
+        let arguments = arguments.clone();
+        async move {
+            channel.exchange_declare(name.as_str().into(), ExchangeKind::Fanout, options, arguments).await
+        }
     };
-    admin.run("keep a note", work).await
+    admin.look("keep a note", work).await
 }
 
 /// `… but current is the value 'mq:…' of type 'longstr'`.

@@ -15,10 +15,13 @@ use crate::error;
 const NUMBERS: u32 = 2047;
 /// With so many numbers gone, a connection without a free one is worn out rather than busy.
 const MANY: u32 = NUMBERS / 4;
+/// After so many refusals, questions that may be refused go another way.
+const SCARCE: u32 = 256;
 
 /// What is known about the numbers of one client's connections.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
+    refused: AtomicU32,
     spoiled: AtomicU32,
     worn: Notify,
 }
@@ -56,6 +59,16 @@ impl Numbers {
         }
         self.spoiled.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// The broker has closed a channel: its number is gone.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True when what is left should be kept for what needs it.
+    pub(crate) fn are_scarce(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) >= SCARCE
     }
 
     /// Waits until the connection is worn out.

@@ -13,9 +13,10 @@ use mq_core::protocol::objects;
 use mq_core::{Binding, Error, ExchangeKind, ExchangeSpec, Kind, QueueSpec, Result, Status};
 use tokio::time::Instant;
 
-use crate::connection::Admin;
+use crate::connection::{Admin, found};
 use crate::convert;
 use crate::error::BACKEND;
+use crate::looks::Proof;
 use crate::note::Note;
 use crate::plan::{self, Plan};
 use crate::{pattern, topic};
@@ -23,8 +24,6 @@ use crate::{pattern, topic};
 /// How long a queue may take to show what it got back: one that nobody else reads, and one whose readers may have
 /// taken it already.
 const SEEN_BACK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
-/// An answer that took longer may be none.
-const DOUBTFUL: Duration = Duration::from_millis(200);
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -60,34 +59,41 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
     }
 }
 
-/// A queue with its counts. The broker says "no message, no consumer" also of a quorum queue whose leader has not
-/// answered it within 250 ms ([`stat`]), so a slow answer of that kind is asked for again.
-///
-/// [`stat`]: https://github.com/rabbitmq/rabbitmq-server/blob/main/deps/rabbit/src/rabbit_quorum_queue.erl
+/// A queue with its counts. The broker says "no message, no consumer" also of a quorum queue whose leader it does not
+/// reach: at once where there is none, after 250 ms where it is silent. So the leader itself is asked then, by a
+/// `basic.get`, and the whole again until it answers.
 pub(crate) async fn count_queue(admin: &Admin, name: &str) -> Result<Option<Queue>> {
     let begun = Instant::now();
     loop {
-        let asked = Instant::now();
         let found = find_queue(admin, name).await?;
         let is_empty = found.as_ref().is_some_and(|q| q.message_count() == 0 && q.consumer_count() == 0);
-        if !is_empty || asked.elapsed() < DOUBTFUL {
+        if !is_empty {
             return Ok(found);
+        }
+        let left = admin.limit().saturating_sub(begun.elapsed());
+        match admin.prove(name, left).await {
+            Ok(Proof::Empty | Proof::Withheld) => return Ok(found),
+            Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+            Ok(Proof::Filled) => {}
+            Err(e) if matches!(e.kind(), Kind::Disconnected | Kind::Timeout) => {}
+            // The broker lets this client make no third connection.
+            Err(_) => return Ok(found),
         }
         if begun.elapsed() >= admin.limit() {
             let text = format!("the leader of queue `{name}` does not answer the broker; ask again later");
             return Err(Error::new(Kind::Timeout, text).with_status(Status::Temporary).with_backend(BACKEND));
         }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
 /// A queue by a passive declare; its counts may be wrong, see [`count_queue`].
 pub(crate) async fn find_queue(admin: &Admin, name: &str) -> Result<Option<Queue>> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    admin
-        .find("look for a queue", |channel| async move {
-            channel.queue_declare(name.into(), options, FieldTable::default()).await
-        })
-        .await
+    let look = |channel: lapin::Channel| async move {
+        channel.queue_declare(name.into(), options, FieldTable::default()).await
+    };
+    found(admin.look("look for a queue", look).await)
 }
 
 /// A queue takes messages back a moment after the answer. Waits a little until it shows so many; where somebody else
@@ -115,12 +121,10 @@ pub(crate) async fn seen_back(admin: &Admin, queues: &[String], count: u64) -> R
 
 pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let found = admin
-        .find("look for an exchange", |channel| async move {
-            channel.exchange_declare(name.into(), NativeKind::Direct, options, FieldTable::default()).await
-        })
-        .await?;
-    Ok(found.is_some())
+    let look = |channel: lapin::Channel| async move {
+        channel.exchange_declare(name.into(), NativeKind::Direct, options, FieldTable::default()).await
+    };
+    Ok(found(admin.look("look for an exchange", look).await)?.is_some())
 }
 
 /// Makes one queue of a plan, or finds it equal.

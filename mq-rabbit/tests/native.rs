@@ -4,6 +4,8 @@
 //! The brokers are found by `MQ_RABBIT_URL` and `MQ_RABBIT4_URL`, or in the state file of `cargo xtask brokers`.
 //! Without a broker its tests are reported as ignored; with `CI=true` they fail.
 
+#[path = "native/counts.rs"]
+mod counts;
 #[path = "native/delay.rs"]
 mod delay;
 #[path = "native/fates.rs"]
@@ -37,6 +39,7 @@ fn main() {
         #[cfg(feature = "tls")]
         trials.extend(tls::TESTS.iter().map(|(name, test)| broker.trial(name, *test)));
         for group in [
+            counts::TESTS,
             delay::TESTS,
             fates::TESTS,
             faults::TESTS,

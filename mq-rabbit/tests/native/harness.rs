@@ -107,7 +107,6 @@ impl Broker {
     }
 
     /// What `cargo xtask brokers` wrote down about this broker, if it started it.
-    #[cfg(feature = "tls")]
     pub(crate) fn state(&self) -> Option<serde_json::Value> {
         let state = state_of(if self.is_newest() { "rabbit4" } else { "rabbit310" })?;
         (state["url"].as_str() == self.url.as_deref()).then_some(state)
@@ -230,7 +229,6 @@ pub(crate) async fn ready(connection: &RabbitConnection, queue: &str) -> u64 {
 pub(crate) async fn until_ready(connection: &RabbitConnection, queue: &str, count: u64) {
     let wait = async {
         while ready(connection, queue).await != count {
-            // Each look costs a channel number, because the queue has no companion.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

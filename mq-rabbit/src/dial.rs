@@ -1,0 +1,73 @@
+//! How connections to one host are made.
+
+use std::fmt;
+
+use lapin::ConnectionProperties;
+use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use mq_core::url::Host;
+use mq_core::{Error, Result};
+
+use crate::config::RabbitConfig;
+use crate::error;
+use crate::preflight::{self, Version};
+
+/// What is needed to connect to a host, once or again.
+pub(crate) struct Dial {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+    name: String,
+}
+
+/// The client's own types show the password.
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Dial {
+    pub(crate) fn new(config: &RabbitConfig, host: &Host) -> Result<Self> {
+        let name = config.name.clone().unwrap_or_else(|| "mq".to_owned());
+        Ok(Self { uri: config.uri(host), tls: tls(config)?, name })
+    }
+
+    /// Asks the broker for its version, on a socket of its own.
+    pub(crate) async fn greet(&self) -> Result<Version> {
+        let runtime = lapin::runtime::default_runtime().map_err(|e| error::classify(&e))?;
+        let connect = self.uri.connect_with_config_async(self.tls.as_ref(), &runtime);
+        let mut stream = connect.await.map_err(|e| error::classify(&e.into()))?;
+        preflight::greet(&mut stream).await
+    }
+
+    /// A connection that the broker shows with this role.
+    pub(crate) async fn connect(&self, role: &str) -> lapin::Result<lapin::Connection> {
+        let name = format!("{}/{role}", self.name);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let (uri, tls) = (self.uri.clone(), self.tls.clone());
+        let runtime = lapin::runtime::default_runtime()?;
+        lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime).await
+    }
+}
+
+/// Certificates, read and checked: the client skips what does not parse in silence.
+fn tls(config: &RabbitConfig) -> Result<OwnedTLSConfig> {
+    let read = |path: &std::path::Path, mark: &str| {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::config(format!("the file `{shown}` cannot be read: {e}")))?;
+        if !text.contains(mark) {
+            return Err(Error::config(format!("the file `{shown}` holds no PEM block `{mark}`")));
+        }
+        Ok(text)
+    };
+    let cert_chain = config.ca.as_deref().map(|path| read(path, "BEGIN CERTIFICATE")).transpose()?;
+    let identity = match &config.identity {
+        Some((pem, key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read(pem, "BEGIN CERTIFICATE")?.into_bytes(),
+            key: read(key, "PRIVATE KEY")?.into_bytes(),
+        }),
+        None => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
+}
