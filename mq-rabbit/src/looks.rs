@@ -65,7 +65,7 @@ impl Side {
         connection.create_channel().await
     }
 
-    /// What becomes of the channel after a look.
+    /// What becomes of the channel after a look. One that is closed counts as refused.
     fn put_back(&self, channel: Channel) {
         if !channel.status().connected() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +134,8 @@ impl Looks {
                 Ok(Some(_)) => {
                     // Since 4.3 this does not count as a delivery; number 0 means all.
                     channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
+                    // By the answer to a close the queue shows what was given back.
+                    channel.close(200, "bye".into()).await?;
                     Ok(Proof::Filled)
                 }
                 Err(e) if is_withheld(&e) => Ok(Proof::Withheld),

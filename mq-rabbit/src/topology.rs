@@ -24,6 +24,8 @@ use crate::{pattern, topic};
 /// How long a queue may take to show what it got back: one that nobody else reads, and one whose readers may have
 /// taken it already.
 const SEEN_BACK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+/// Pause before a leader that cannot be reached is asked again.
+const PROVE_AGAIN: Duration = Duration::from_millis(100);
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -73,9 +75,12 @@ pub(crate) async fn count_queue(admin: &Admin, name: &str) -> Result<Option<Queu
         let left = admin.limit().saturating_sub(begun.elapsed());
         match admin.prove(name, left).await {
             Ok(Proof::Empty | Proof::Withheld) => return Ok(found),
-            Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             Ok(Proof::Filled) => {}
-            Err(e) if matches!(e.kind(), Kind::Disconnected | Kind::Timeout) => {}
+            Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+            // Each of these costs a connection.
+            Err(e) if matches!(e.kind(), Kind::Disconnected | Kind::Timeout) => {
+                tokio::time::sleep(PROVE_AGAIN).await;
+            }
             // The broker lets this client make no third connection.
             Err(_) => return Ok(found),
         }
@@ -83,7 +88,6 @@ pub(crate) async fn count_queue(admin: &Admin, name: &str) -> Result<Option<Queu
             let text = format!("the leader of queue `{name}` does not answer the broker; ask again later");
             return Err(Error::new(Kind::Timeout, text).with_status(Status::Temporary).with_backend(BACKEND));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -106,7 +110,7 @@ pub(crate) async fn seen_back(admin: &Admin, queues: &[String], count: u64) -> R
     loop {
         let (mut ready, mut readers) = (0, 0);
         for name in queues {
-            if let Some(found) = count_queue(admin, name).await? {
+            if let Some(found) = find_queue(admin, name).await? {
                 ready += u64::from(found.message_count());
                 readers += found.consumer_count();
             }
@@ -130,6 +134,9 @@ pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
 /// Makes one queue of a plan, or finds it equal.
 pub(crate) async fn make_queue(admin: &Admin, plan: Plan) -> Result<()> {
     let is_new = plan.is_replicated() && find_queue(admin, &plan.name).await?.is_none();
+    if is_new && !admin.version().is_4_3() {
+        admin.births().gone().await;
+    }
     let Plan { name, options, arguments } = plan;
     let made = admin
         .run("declare a queue", |channel| async move {
@@ -233,7 +240,9 @@ async fn delete(admin: &Admin, sort: Sort, name: &str) -> Result<Applied> {
         Sort::Queue => {
             let again = delete_queue(admin, &objects::again(name)).await?;
             Note::forget(admin, name).await?;
-            delete_queue(admin, name).await? | again
+            let deleted = delete_queue(admin, name).await?;
+            admin.births().note_deletion();
+            deleted | again
         }
         _ => return Err(Error::unsupported("this cannot be deleted on RabbitMQ")),
     };

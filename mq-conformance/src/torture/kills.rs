@@ -90,7 +90,14 @@ async fn delete(run: &Run, client: &Client) -> Result<()> {
     let until = Instant::now() + run.plan.patience.fail_over;
     let deletion = run.recorder.deletion(run.place);
     let (queue, any) = (client.queue(QUEUE), |_: &Error| true);
-    run.patiently(until, any, || queue.delete()).await?;
+    // The answer to an earlier try may have been lost: what is not there any more is deleted.
+    let gone = || async {
+        match queue.delete().await {
+            Err(e) if e.kind() == Kind::NotFound => Ok(()),
+            deleted => deleted,
+        }
+    };
+    run.patiently(until, any, gone).await?;
     run.patiently(until, any, || client.declare(Topology::new().queue(QueueSpec::new(QUEUE)))).await?;
     run.recorder.made_again(deletion);
     Ok(())

@@ -52,9 +52,12 @@ async fn depth(connection: &RabbitConnection, queue: &str) -> Result<Depth> {
 }
 
 /// The broker says at once that the queue is empty.
+///
+/// A queue without dead letters: 3.10 loses the supervisor of all workers for those when one of them meets a queue that
+/// goes.
 async fn a_queue_without_a_leader_is_not_told_as_empty(broker: Broker) {
     let own = broker.connect().await;
-    let queue = broker.queue(&own, "q", |q| q).await;
+    let queue = broker.queue(&own, "q.dlq", |q| q).await;
     produce(&own, &queue, texts(0..3)).await;
     let Some(leader) = Leader::of(&broker, &queue) else { return };
     let config = broker.config().with_admin_timeout(Duration::from_millis(300));
@@ -69,7 +72,7 @@ async fn a_queue_without_a_leader_is_not_told_as_empty(broker: Broker) {
     assert_eq!(told.1.unwrap().ready, Count::Exact(3), "it is asked again until it has a leader");
     assert_eq!(ready(&hasty, &queue).await, 3);
     let browse = ConsumerOptions::new(Target::queue(&queue), Mode::Browse);
-    let browser = hasty.open_consumer(&browse).await.unwrap();
+    let browser = own.open_consumer(&browse).await.unwrap();
     assert_eq!(take(&browser, 3).await.len(), 3);
     browser.close().await.unwrap();
 }
@@ -77,7 +80,7 @@ async fn a_queue_without_a_leader_is_not_told_as_empty(broker: Broker) {
 /// The broker says after a quarter of a second that the queue is empty.
 async fn a_leader_that_is_silent_is_waited_for(broker: Broker) {
     let connection = broker.connect().await;
-    let queue = broker.queue(&connection, "q", |q| q).await;
+    let queue = broker.queue(&connection, "q.dlq", |q| q).await;
     produce(&connection, &queue, texts(0..3)).await;
     let Some(leader) = Leader::of(&broker, &queue) else { return };
     leader.eval("sys:suspend(NAME).").await;

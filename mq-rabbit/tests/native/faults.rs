@@ -16,6 +16,7 @@ crate::tests![
     a_half_open_socket_is_noticed_by_heartbeat,
     a_cut_is_not_blamed_on_a_refusal_before_it,
     a_deleted_queue_ends_its_consumer_and_producer,
+    a_queue_made_again_at_once_ends_the_consumers_of_the_old_one,
     acks_of_a_dead_channel_fail_and_the_message_comes_again,
     a_close_ends_although_the_peer_is_silent,
     a_close_that_meets_a_cut_ends,
@@ -118,6 +119,19 @@ async fn a_deleted_queue_ends_its_consumer_and_producer(broker: Broker) {
     assert_eq!(send(&producer, texts(0..1)).await.remove(0).unwrap_err().kind(), Kind::NotFound);
     assert!(send(&bystander, texts(0..1)).await.remove(0).is_ok());
     assert_eq!(connection.open_consumer(&shared(&queue, 1)).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+/// Before 4.3 the broker forgets to tell them.
+async fn a_queue_made_again_at_once_ends_the_consumers_of_the_old_one(broker: Broker) {
+    let (own, other) = (broker.connect().await, broker.connect().await);
+    let queue = broker.queue(&own, "q", |q| q).await;
+    for _ in 0..3 {
+        let consumer = other.open_consumer(&shared(&queue, 1)).await.unwrap();
+        own.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+        own.apply(&Change::DeclareQueue(mq_core::QueueSpec::new(&queue))).await.unwrap();
+        let told = death_of(&consumer).await.kind();
+        assert!(matches!(told, Kind::NotFound | Kind::Disconnected), "{told:?}");
+    }
 }
 
 async fn acks_of_a_dead_channel_fail_and_the_message_comes_again(broker: Broker) {
