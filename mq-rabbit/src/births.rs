@@ -13,8 +13,8 @@ const RIPE: Duration = Duration::from_millis(1200);
 
 /// Before 4.3 the broker tells the consumers of a quorum queue that it is gone some time after the answer to whoever
 /// deleted it. If the name is in use again by then it tells them nothing: they wait for ever, at no queue. Measured:
-/// up to 60 ms later.
-const GONE: Duration = Duration::from_millis(300);
+/// up to 60 ms later where the broker has little to do.
+const GONE: Duration = Duration::from_secs(1);
 
 /// When this connection made a queue for the last time, and when it deleted one.
 #[derive(Debug, Default)]
