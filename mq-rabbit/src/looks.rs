@@ -27,8 +27,8 @@ const IDLE_CHANNELS: usize = 2;
 pub(crate) enum Proof {
     /// The leader says that there is none.
     Empty,
-    /// There is one; it was given back.
-    Filled,
+    /// There are so many; the one that was asked for comes back in a moment.
+    Filled(u64),
     /// A message of this queue cannot be asked for: the queue is locked, or a stream, or may not be read.
     Withheld,
 }
@@ -65,7 +65,7 @@ impl Side {
         connection.create_channel().await
     }
 
-    /// What becomes of the channel after a look. One that is closed counts as refused.
+    /// What becomes of the channel after a look.
     fn put_back(&self, channel: Channel) {
         if !channel.status().connected() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -131,12 +131,11 @@ impl Looks {
         let work = |channel: Channel| async move {
             match channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await {
                 Ok(None) => Ok(Proof::Empty),
-                Ok(Some(_)) => {
+                Ok(Some(got)) => {
+                    let count = u64::from(got.message_count) + 1;
                     // Since 4.3 this does not count as a delivery; number 0 means all.
                     channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
-                    // By the answer to a close the queue shows what was given back.
-                    channel.close(200, "bye".into()).await?;
-                    Ok(Proof::Filled)
+                    Ok(Proof::Filled(count))
                 }
                 Err(e) if is_withheld(&e) => Ok(Proof::Withheld),
                 Err(e) => Err(e),

@@ -75,7 +75,7 @@ pub(crate) async fn count_queue(admin: &Admin, name: &str) -> Result<Option<Queu
         let left = admin.limit().saturating_sub(begun.elapsed());
         match admin.prove(name, left).await {
             Ok(Proof::Empty | Proof::Withheld) => return Ok(found),
-            Ok(Proof::Filled) => {}
+            Ok(Proof::Filled(count)) => seen_back(admin, &[name.to_owned()], count).await?,
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             // Each of these costs a connection.
             Err(e) if matches!(e.kind(), Kind::Disconnected | Kind::Timeout) => {
