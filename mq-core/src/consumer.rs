@@ -239,11 +239,14 @@ impl Consumer {
     /// The next delivery that is here already.
     #[inline]
     fn next_ready(&mut self) -> Option<Delivery> {
-        if self.core.is_paused() {
+        let session = self.session.as_ref()?;
+        if self.arrivals.is_empty() && self.buffer.is_empty() && session.stash.is_none() {
             return None;
         }
         // What a lost connection has left behind is void, and comes again by itself: nobody needs to work on it.
-        let session = self.session.as_ref().filter(|s| !s.is_lost())?;
+        if self.core.is_paused() || session.is_lost() {
+            return None;
+        }
         while let Some(incoming) = self.arrivals.pop() {
             if let Some(delivery) = session.accept(incoming) {
                 return Some(delivery);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::{Confirmation, prepare};
-use crate::sender::{Bulk, How, Sender, Short, Special, To};
+use crate::sender::{Bulk, How, Sender, Short, Special, To, lost_item};
 use crate::{Ability, Kind};
 
 /// A handle to an exchange. It is opened at the first publish; clones share the send window.
@@ -49,11 +49,17 @@ impl Exchange {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn publish(&self, routing_key: &str, message: impl Into<Message>) -> Result<Receipt> {
-        let (sender, message) = (self.sender()?, message.into());
+        let (sender, how, mut message) = (self.sender()?, self.how(routing_key), message.into());
         if sender.is_plain() {
-            return self.publish_now(sender, routing_key, message).await;
+            self.prepare(sender, routing_key, &mut message)?;
+            let mut message = Some(message);
+            if let Some(answer) = sender.at_once(&mut message, how) {
+                // A driver that always answers at once must not keep other tasks of this thread from running.
+                coop::consume_budget().await;
+                return answer;
+            }
+            return sender.send(message.ok_or_else(lost_item)?, how).await;
         }
-        let how = self.how(routing_key);
         let short = |message| self.short(sender, message, how);
         let usual = move |m| Box::pin(self.publish_now(sender, routing_key, m)) as Boxed<'_, _>;
         match sender.special(message, how, short, usual) {
@@ -92,9 +98,11 @@ impl Exchange {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn hand_over(&self, routing_key: &str, message: impl Into<Message>) -> Result<Confirmation> {
-        let sender = self.sender()?;
-        let how = self.how(routing_key);
-        let mut message = message.into();
+        let (sender, how, mut message) = (self.sender()?, self.how(routing_key), message.into());
+        if sender.is_plain() {
+            self.prepare(sender, routing_key, &mut message)?;
+            return sender.hand_over_prepared(message, how).await;
+        }
         let begun = sender.begin(&mut message, how);
         sender.hand_over_begun(begun, how, self.short(sender, message, how)).await
     }

@@ -17,7 +17,7 @@ use crate::driver::{Receipt, Sort, Target};
 use crate::error::{Error, Fate, Result};
 use crate::limits;
 use crate::message::Message;
-use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, Special, To};
+use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, Special, To, lost_item};
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -140,7 +140,13 @@ impl Producer {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
-        self.send_as(message.into(), How::plain(true)).await
+        let (mut message, how) = (Some(message.into()), How::plain(true));
+        if let Some(answer) = self.at_once(&mut message, how) {
+            // A driver that always answers at once must not keep other tasks of this thread from running.
+            coop::consume_budget().await;
+            return answer;
+        }
+        self.send_as(message, how).await
     }
 
     /// As [`send`](Self::send), but never sends twice: a lost confirm is an error with
@@ -152,7 +158,12 @@ impl Producer {
     /// # Cancel safety
     /// As for [`send`](Self::send).
     pub async fn send_once(&self, message: impl Into<Message>) -> Result<Receipt> {
-        self.send_as(message.into(), How::plain(false)).await
+        let (mut message, how) = (Some(message.into()), How::plain(false));
+        if let Some(answer) = self.at_once(&mut message, how) {
+            coop::consume_budget().await;
+            return answer;
+        }
+        self.send_as(message, how).await
     }
 
     /// Hands a message over and returns; the [`Confirmation`] is awaited later. Waits while the send window is
@@ -167,9 +178,13 @@ impl Producer {
         if self.lanes.is_some() {
             return Err(Error::config("an ordered producer confirms each message before the next: use send"));
         }
-        let (how, mut message) = (How::plain(true), message.into());
-        let begun = self.sender.begin(&mut message, how);
-        self.sender.hand_over_begun(begun, how, self.short(message, how)).await
+        let (mut message, how) = (message.into(), How::plain(true));
+        if !self.sender.is_plain() {
+            let begun = self.sender.begin(&mut message, how);
+            return self.sender.hand_over_begun(begun, how, self.short(message, how)).await;
+        }
+        prepare(&self.sender, &mut message).map_err(|e| self.sender.explain(e))?;
+        self.sender.hand_over_prepared(message, how).await
     }
 
     /// Sends many messages, in as few calls of the backend as the window allows; one result for each, in order. What
@@ -234,10 +249,28 @@ impl Producer {
         self.send_now(message, How::plain(false)).await
     }
 
+    /// Answers for a message that only has to be sent, where the driver can do so without a wait; else it stays
+    /// where it is.
     #[inline]
-    async fn send_as(&self, message: Message, how: How<'static>) -> Result<Receipt> {
+    fn at_once(&self, message: &mut Option<Message>, how: How<'_>) -> Option<Result<Receipt>> {
+        if self.lanes.is_some() || !self.sender.is_plain() {
+            return None;
+        }
+        if let Err(error) = prepare(&self.sender, message.as_mut()?) {
+            return Some(Err(self.sender.explain(error)));
+        }
+        self.sender.at_once(message, how)
+    }
+
+    /// Sends what was not answered for at once.
+    async fn send_as(&self, message: Option<Message>, how: How<'static>) -> Result<Receipt> {
+        let Some(message) = message else { return Err(lost_item()) };
         if self.sender.is_plain() {
-            return self.send_now(message, how).await;
+            return match self.lanes {
+                Some(_) => self.send_now(message, how).await,
+                // The try has prepared it.
+                None => self.sender.send(message, how).await,
+            };
         }
         let short = |message| self.short(message, how);
         match self.sender.special(message, how, short, move |m| Box::pin(self.send_now(m, how))) {

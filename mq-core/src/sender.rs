@@ -17,6 +17,7 @@ use crate::window::{Permit, Window};
 
 pub(crate) use self::bulk::Bulk;
 pub(crate) use self::call::{Call, Special};
+pub(crate) use self::drive::lost_item;
 pub(crate) use self::flight::{Confirmed, Confirming};
 
 mod bulk;
@@ -178,19 +179,29 @@ impl Sender {
     }
 
     /// Sends in the short way, if the driver has one and nothing is in flight: no place in the window is taken, for
-    /// nothing is ever on its way; no future is made, and the message is moved as little as can be.
+    /// nothing is ever on its way; no future is made, and the message is read where it lies. What is not answered for
+    /// stays there.
+    #[inline]
+    pub(crate) fn at_once(&self, message: &mut Option<Message>, how: How<'_>) -> Option<Result<Receipt>> {
+        if !self.window.is_idle() {
+            return None;
+        }
+        match self.with_role(|_, role| role.try_send(message, how)) {
+            Some(Ok(receipt)) => Some(Ok(receipt)),
+            Some(Err(error)) => Some(Err(self.refused_now(error))),
+            None if message.is_some() => None,
+            None => Some(Err(self.explain(lost_item()))),
+        }
+    }
+
+    /// As [`at_once`](Self::at_once), for a message by itself.
     #[inline]
     pub(crate) fn short(&self, message: Message, how: How<'_>) -> Short {
-        if !self.window.is_idle() {
-            return Short::Later(message);
-        }
         let mut message = Some(message);
-        let answer = self.with_role(|_, role| role.try_send(&mut message, how));
-        match (answer, message) {
-            (Some(Ok(receipt)), _) => Short::Done(Ok(receipt)),
-            (Some(Err(error)), _) => Short::Done(Err(self.refused_now(error))),
+        match (self.at_once(&mut message, how), message) {
+            (Some(answer), _) => Short::Done(answer),
             (None, Some(message)) => Short::Later(message),
-            (None, None) => Short::Done(Err(self.explain(drive::lost_item()))),
+            (None, None) => Short::Done(Err(self.explain(lost_item()))),
         }
     }
 

@@ -2,10 +2,13 @@
 //! panic.
 //!
 //! Order of locks, outermost first: names → exchange → half messages, shards, transaction → a reader's held
-//! deliveries → the state of queues and topics (several only in the order of their ids) → timer. A look-up of a name
-//! lets go of the names before it returns, so it may be made below any lock. No lock is held across an await point.
+//! deliveries → the state of queues and topics (several only in the order of their ids) → timer, a queue's inbox. A
+//! look-up of a name lets go of the names before it returns, so it may be made below any lock. No lock is held across
+//! an await point.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+pub(crate) use std::sync::MutexGuard;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);

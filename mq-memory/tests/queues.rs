@@ -220,3 +220,56 @@ async fn a_move_replaces_the_delivery_in_one_step() {
     assert_eq!(r.settle(got.tag, again).await.unwrap_err().kind(), Kind::Fenced);
     assert_eq!(depth(&c, "other").await, (1, 0, 0));
 }
+
+/// Producers and consumers at full tilt, on threads of their own: consumers find the queue empty all the time, and
+/// whoever puts something down while they fall asleep wakes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_wake_up_is_missed() {
+    const EACH: usize = 5_000;
+    let c = std::sync::Arc::new(with(&[QueueSpec::new("q")]).await);
+    let mut producers = Vec::new();
+    for _ in 0..2 {
+        let p = producer(&c, "q").await;
+        producers.push(tokio::spawn(async move {
+            for i in 0..EACH {
+                let mut message = Some(text("x"));
+                assert!(p.try_send(&mut message).is_some_and(|r| r.is_ok()));
+                if i % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }));
+    }
+    let mut consumers = Vec::new();
+    for _ in 0..2 {
+        let r = consumer(&c, "q").await;
+        consumers.push(tokio::spawn(async move {
+            for _ in 0..EACH {
+                let mut into = Vec::new();
+                r.receive(&mut into, 1, 30 * S).await.unwrap();
+                let [Arrival::Delivery(got)] = &into[..] else { panic!("a message is left behind") };
+                assert_eq!(r.ack(&[got.tag]), AckNow::Done);
+            }
+        }));
+    }
+    for task in producers.into_iter().chain(consumers) {
+        task.await.unwrap();
+    }
+    assert_eq!(depth(&c, "q").await, (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_messages_and_others_keep_their_order() {
+    let c = with(&[QueueSpec::new("q")]).await;
+    let p = producer(&c, "q").await;
+    let names: Vec<_> = (0..40).map(|i| i.to_string()).collect();
+    for (i, name) in names.iter().enumerate() {
+        let message = if i % 3 == 1 { text(name).with_header("h", 1) } else { text(name) };
+        let message = if i % 7 == 2 { message.with_ttl(9 * S) } else { message };
+        let mut message = Some(stamped(message, &mq_core::Clock::system()));
+        assert!(p.try_send(&mut message).is_some_and(|r| r.is_ok()) && message.is_none());
+    }
+    assert_eq!(depth(&c, "q").await, (40, 0, 0));
+    let r = consumer(&c, "q").await;
+    assert_eq!(texts(&r, 100).await, names);
+}

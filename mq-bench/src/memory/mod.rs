@@ -10,10 +10,11 @@ pub(crate) mod weight;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use tokio::runtime::Runtime;
 
 use crate::Outcome;
-use crate::measure::{Gate, Quiet, Run, Series, interleave};
+use crate::measure::{Gate, Quiet, Run, Series, count, interleave, nanos};
 use crate::table::{Row, publish};
 
 /// How to measure the memory broker.
@@ -25,10 +26,44 @@ pub(crate) struct Options {
     /// Rounds after the warm-up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Only this flow, with no yardstick, no table and no wait for quiet: for a profiler.
+    #[arg(long, value_parser = PossibleValuesParser::new(FLOWS.map(|(name, _)| name)))]
+    only: Option<String>,
+    /// Threads of the runtime.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// A flow of so many messages; how long it took.
+type Flow = fn(&Runtime, u64) -> Duration;
+
+/// The flows by name.
+const FLOWS: [(&str, Flow); 8] = [
+    ("hop", channel::one_to_one),
+    ("p1", flow::prefetch_one),
+    ("p2", flow::prefetch_many),
+    ("p3", flow::four_on_one_queue),
+    ("p3-apart", flow::four_queues),
+    ("three-sends", channel::three_sends),
+    ("p4", flow::fan_out),
+    ("p5", flow::confirmed),
+];
+
+/// Runs one flow again and again, and prints each round.
+fn alone(runtime: &Runtime, flow: Flow, options: &Options) {
+    for _ in 0..options.rounds {
+        let took = flow(runtime, options.messages);
+        println!("{:.0} ns a message", nanos(took) / count(options.messages));
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let threads = options.threads.max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    if let Some((_, flow)) = FLOWS.iter().find(|(name, _)| options.only.as_deref() == Some(name)) {
+        alone(&runtime, *flow, options);
+        return Ok(());
+    }
     let quiet = Quiet::start();
     let n = options.messages;
     let mut runs = [
@@ -62,7 +97,7 @@ fn mark(rows: &mut [Row], gate: &Gate) {
     rows.iter_mut().for_each(|row| row.noisy = gate.noisy);
 }
 
-fn on(runtime: &Runtime, flow: fn(&Runtime, u64) -> Duration, operations: u64) -> Run<'_> {
+fn on(runtime: &Runtime, flow: Flow, operations: u64) -> Run<'_> {
     Box::new(move || (operations, flow(runtime, operations)))
 }
 

@@ -34,13 +34,12 @@ impl Arrivals {
     /// The next message, where the driver put it. The caller takes the message out.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<&mut Incoming> {
-        for arrival in self.list.iter_mut().skip(self.next) {
+        while !matches!(self.list.get(self.next)?, Arrival::Delivery(_)) {
             self.next += 1;
-            if let Arrival::Delivery(incoming) = arrival {
-                return Some(incoming);
-            }
         }
-        None
+        let next = self.list.get_mut(self.next)?;
+        self.next += 1;
+        if let Arrival::Delivery(incoming) = next { Some(incoming) } else { None }
     }
 
     pub(super) fn move_to(&mut self, buffer: &mut VecDeque<Incoming>) {

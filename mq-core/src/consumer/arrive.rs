@@ -106,6 +106,7 @@ impl Session {
     }
 
     /// Why a message must not be delivered, if so.
+    #[inline]
     pub(super) fn judge(&self, incoming: &Incoming) -> Option<Unfit> {
         if let Some(why) = incoming.unreadable.filter(|_| self.core.settles()) {
             return Some((DeathReason::Malformed, why));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::coop;
 
-use super::{Call, Confirming, How, Role, Sender, Short, drive};
+use super::{Call, Confirming, How, Role, Sender, Short, lost_item};
 use crate::deadline::Budget;
 use crate::driver::{Batch, Item, Outcome, Receipt};
 use crate::emulate::is_dead;
@@ -79,7 +79,7 @@ impl<'a> Bulk<'a> {
         for (at, flying) in self.flying {
             self.ended[at] = Some(flying.confirmed().await);
         }
-        self.ended.into_iter().map(|ended| ended.unwrap_or_else(|| Err(drive::lost_item()))).collect()
+        self.ended.into_iter().map(|ended| ended.unwrap_or_else(|| Err(lost_item()))).collect()
     }
 
     /// Hands over all that wait; one deadline counts for them.
@@ -169,7 +169,7 @@ impl<'a> Bulk<'a> {
                     left.push(Waiting { at, item, permit: Some(permit), call });
                     continue;
                 }
-                None => Err(self.sender.explain(drive::lost_item())),
+                None => Err(self.sender.explain(lost_item())),
             };
             self.end(at, call, handed);
         }

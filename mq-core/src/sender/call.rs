@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::coop;
 
-use super::{Confirming, How, Sender, Short, To};
+use super::{Confirming, How, Sender, Short, To, lost_item};
 use crate::driver::erased::Boxed;
 use crate::driver::{Receipt, Sort, Target};
 use crate::emulate::Base;
@@ -142,6 +142,23 @@ impl Sender {
             None => confirming.map(Confirmation::new),
             Some(call) => call.goes_on(confirming).map(Confirmation::new),
         }
+    }
+
+    /// Hands a message over that is prepared and needs nothing beside.
+    #[inline]
+    pub(crate) async fn hand_over_prepared(
+        self: &Arc<Self>,
+        message: Message,
+        how: How<'_>,
+    ) -> Result<Confirmation> {
+        let mut message = Some(message);
+        if let Some(answer) = self.at_once(&mut message, how) {
+            // A driver that always answers at once must not keep other tasks of this thread from running.
+            coop::consume_budget().await;
+            return Ok(Confirmation::new(Confirming::Done(answer)));
+        }
+        let Some(message) = message else { return Err(self.explain(lost_item())) };
+        self.hand_over(message, how).await.map(Confirmation::new)
     }
 
     /// Sends one message, with what comes beside: layers that hear of it, a place that is declared again. `short` and

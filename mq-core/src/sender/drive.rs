@@ -220,6 +220,7 @@ async fn call(role: &Role, batch: &mut Batch, budget: &mut Budget) -> Result<()>
     }
 }
 
-pub(super) fn lost_item() -> Error {
+/// The error for a message that a driver took without a trace.
+pub(crate) fn lost_item() -> Error {
     Error::new(Kind::Unexpected, "the driver took a message and gave no answer").with_fate(Fate::Unknown)
 }

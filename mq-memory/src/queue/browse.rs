@@ -22,7 +22,7 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn open(queue: Arc<Queue>) -> Self {
-        let end = queue.state.lock().end();
+        let end = queue.end();
         Self { id: next_id(), queue, cursor: Mutex::new((0, end)) }
     }
 
@@ -40,7 +40,7 @@ impl Browser {
             return Ok(());
         }
         let mut cursor = self.cursor.lock();
-        let state = self.queue.state.lock();
+        let state = self.queue.whole();
         if state.deleted {
             return Err(self.queue.gone());
         }

@@ -19,10 +19,16 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// The number of the next entry.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        self.base + self.ring.len() as u64
+    }
+
     /// Holds an entry, and names it.
     #[inline]
     pub(crate) fn hold(&mut self, entry: Entry) -> u64 {
-        let seq = self.base + self.ring.len() as u64;
+        let seq = self.next();
         self.ring.push_back(Some(entry));
         self.count += 1;
         if self.ring.len() > 4 * self.count + SLACK {
@@ -37,15 +43,6 @@ impl Held {
             None => self.aside.get(&seq),
             Some(at) => self.ring.get(usize::try_from(at).ok()?)?.as_ref(),
         }
-    }
-
-    /// The newest `n` with their numbers, oldest of them first. None of them may have been taken yet.
-    #[inline]
-    pub(crate) fn newest(&self, n: usize) -> impl Iterator<Item = (u64, &Entry)> {
-        // They were held just now, so they are still in the ring.
-        let first = self.ring.len().saturating_sub(n);
-        let entries = self.ring.range(first..).flatten();
-        (self.base + first as u64..).zip(entries)
     }
 
     /// Takes the entry of this number out; `None` if it is not held.
@@ -141,7 +138,7 @@ mod tests {
         assert!(held.take(seqs[1]).is_none(), "void after a drain");
         let last = held.hold(entry(7));
         assert!(last > seqs[4]);
-        assert_eq!(held.newest(1).map(|(seq, e)| (seq, e.pos)).collect::<Vec<_>>(), [(last, 7)]);
+        assert_eq!((held.get(last).map(|e| e.pos), held.next()), (Some(7), last + 1));
         assert_eq!((held.settle(last), held.settle(last), held.len()), (Some(0), None, 0));
     }
 

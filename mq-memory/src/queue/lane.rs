@@ -21,6 +21,12 @@ impl Lane {
         self.line.push_back(entry);
     }
 
+    /// Appends the entries of another line, whose positions are the highest so far.
+    #[inline]
+    pub(crate) fn append(&mut self, line: &mut Segments) {
+        self.line.append(line);
+    }
+
     /// Puts an entry at its position.
     pub(crate) fn insert(&mut self, entry: Entry) {
         self.aside.insert(entry.pos, entry);
@@ -68,11 +74,6 @@ impl Lane {
             (Some(a), Some(b)) => Some(if a.pos < b.pos { a } else { b }),
             (a, b) => a.or(b),
         }
-    }
-
-    /// Takes everything out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        self.line.drain().chain(std::mem::take(&mut self.aside).into_values())
     }
 }
 

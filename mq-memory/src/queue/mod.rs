@@ -2,6 +2,7 @@
 
 mod browse;
 mod held;
+mod inbox;
 mod lane;
 mod reader;
 mod room;
@@ -20,7 +21,9 @@ use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::pool::Credit;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
+
+use inbox::{Inbox, Put};
 
 pub(crate) use browse::Browser;
 pub(crate) use reader::{QueueConsumer, Reader};
@@ -66,6 +69,7 @@ pub(crate) struct Queue {
     /// For the timer's entry.
     this: Weak<Self>,
     state: Apart<Mutex<State>>,
+    inbox: Apart<Inbox>,
     /// Told once for each place that becomes free, while a bounded send waits.
     room: Notify,
 }
@@ -76,12 +80,20 @@ impl Queue {
             id: crate::broker::next_id(),
             name: Arc::from(spec.name.as_str()),
             state: Apart(Mutex::new(State::new(&spec))),
+            inbox: Apart(Inbox::default()),
             plain: spec.bound.is_none() && spec.ttl.is_none() && !spec.priority,
             spec,
             owner,
             this: Weak::clone(this),
             room: Notify::new(),
         })
+    }
+
+    /// The queue with all that has come.
+    fn whole(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        self.absorb(&mut state);
+        state
     }
 
     /// [`NotFound`](mq_core::Kind::NotFound) for this queue.
@@ -129,12 +141,12 @@ impl Queue {
 
     /// Removes all ready messages; how many there were.
     pub(crate) fn purge(&self, broker: &Broker) -> u64 {
-        let mut state = self.state.lock();
-        let removed = state.drain_ready();
+        let mut state = self.whole();
+        let (_removed, room) = state.take_ready();
         self.freed_room(&mut state);
         drop(state);
-        broker.pool().give_back(Self::weigh(&removed));
-        removed.len() as u64
+        broker.pool().give_back(room);
+        room.messages
     }
 
     /// Ends all producers and consumers with `NotFound`, and forgets what the queue holds. Its name is gone already.
@@ -142,13 +154,14 @@ impl Queue {
     pub(crate) fn delete(&self, broker: &Arc<Broker>) {
         let mut state = self.state.lock();
         state.deleted = true;
-        let removed = state.drain_ready();
+        broker.pool().give_back(self.close_inbox(&mut state));
+        let (_removed, room) = state.take_ready();
         let delayed = std::mem::take(&mut state.delayed).into_values();
         let (readers, credit) = (state.readers.clone(), std::mem::take(&mut state.credit));
         broker.timer().set(broker, self.id, state.armed.take(), None);
         drop(state);
         broker.pool().give_back(credit);
-        broker.pool().give_back(Self::weigh(&removed));
+        broker.pool().give_back(room);
         if self.owner.is_some() {
             broker.pool().give_back(Self::weigh(delayed.collect::<Vec<_>>().iter().map(|e| &**e)));
         } else {
@@ -161,7 +174,20 @@ impl Queue {
     }
 
     /// Stores a copy whose room is taken and whose place is reserved. False if the queue was deleted meanwhile.
+    #[inline]
     pub(crate) fn put_reserved(&self, broker: &Arc<Broker>, message: Message) -> bool {
+        if !self.plain || message.has_options() {
+            return self.put_reserved_options(broker, message);
+        }
+        let weight = weight(&message);
+        let stored = matches!(self.put_plain(&mut Some(message), weight, None), Put::Stored);
+        if !stored {
+            broker.pool().give_back(Credit { messages: 1, bytes: weight.into() });
+        }
+        stored
+    }
+
+    fn put_reserved_options(&self, broker: &Arc<Broker>, message: Message) -> bool {
         let mut state = self.state.lock();
         if self.spec.bound.is_some() {
             state.unreserve(&message);
@@ -171,12 +197,7 @@ impl Queue {
             broker.pool().give_back(Credit { messages: 1, bytes: weight(&message).into() });
             return false;
         }
-        if self.plain && !message.has_options() {
-            let weight = weight(&message);
-            state.append_plain(message, weight);
-        } else {
-            self.put(&mut state, broker, message);
-        }
+        self.put(&mut state, broker, message);
         let wake = state.next_waiter();
         drop(state);
         wake.inspect(|r| r.wake());
@@ -188,7 +209,7 @@ impl Queue {
     }
 
     pub(crate) fn depth(&self) -> Depth {
-        let state = self.state.lock();
+        let state = self.whole();
         let held: usize = state.readers.iter().map(|r| r.held_count()).sum();
         let (ready, delayed) = (state.ready as u64, state.delayed.len() as u64);
         Depth::new(Count::Exact(ready), Count::Exact((held + state.attached) as u64), Count::Exact(delayed))

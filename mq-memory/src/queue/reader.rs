@@ -141,8 +141,7 @@ impl QueueConsumer {
             into.push(Arrival::AckLost(std::mem::take(&mut hold.lost)));
         }
         let max = if hold.paused { 0 } else { max };
-        let (taken, expired) = self.pop(&mut hold, max, park.filter(|_| !reported));
-        self.deliver(&hold, into, taken);
+        let (taken, expired) = self.pop(&mut hold, into, max, park.filter(|_| !reported));
         drop(hold);
         if !expired.is_empty() {
             self.queue.expire(&self.broker, expired);
@@ -150,8 +149,16 @@ impl QueueConsumer {
         Ok(reported || taken > 0)
     }
 
-    /// Moves messages from the queue to the held ones; how many, and what turned out to have expired.
-    fn pop(&self, hold: &mut Hold, max: usize, park: Option<&Waker>) -> (usize, Vec<Entry>) {
+    /// Moves messages from the queue to the held ones, and copies of them to the consumer; how many, and what turned
+    /// out to have expired.
+    #[inline]
+    fn pop(
+        &self,
+        hold: &mut Hold,
+        into: &mut Vec<Arrival>,
+        max: usize,
+        park: Option<&Waker>,
+    ) -> (usize, Vec<Entry>) {
         let mut state = self.queue.state.lock();
         let expired = self.take_expired(&mut state);
         let max = if self.reader.active.load(Ordering::Relaxed) { max } else { 0 };
@@ -159,9 +166,16 @@ impl QueueConsumer {
         let share =
             if state.waiters.is_empty() { max } else { state.ready.div_ceil(state.waiters.len() + 1) };
         let held = &mut hold.held;
-        let taken = state.pop_many(max.min(share), |entry| {
+        let mut hand_out = |entry: Entry| {
+            let incoming = Incoming::new(self.reader.tag(held.next()), entry.message.clone());
+            into.push(Arrival::Delivery(incoming.with_deaths(entry.deaths)));
             held.hold(entry);
-        });
+        };
+        let mut taken = state.pop_many(max.min(share), &mut hand_out);
+        // What has come meanwhile is looked at last: an empty line trades places with it, and nothing is moved.
+        if taken < max && self.queue.look(&mut state) {
+            taken += state.pop_many(max - taken, hand_out);
+        }
         if taken == 0 {
             self.park(&mut state, park, max);
         } else {
@@ -190,16 +204,7 @@ impl QueueConsumer {
         }
         drop(parked);
         if max > 0 && !self.reader.listed.swap(true, Ordering::Relaxed) {
-            state.waiters.push_back(Arc::clone(&self.reader));
-        }
-    }
-
-    /// Hands the newest `taken` of the held messages to the consumer. Copies are made outside the queue's lock.
-    fn deliver(&self, hold: &Hold, into: &mut Vec<Arrival>, taken: usize) {
-        into.reserve(taken);
-        for (seq, entry) in hold.held.newest(taken) {
-            let incoming = Incoming::new(self.reader.tag(seq), entry.message.clone());
-            into.push(Arrival::Delivery(incoming.with_deaths(entry.deaths)));
+            self.queue.await_more(state, &self.reader);
         }
     }
 

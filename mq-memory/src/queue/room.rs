@@ -7,7 +7,7 @@ use mq_core::driver::{Batch, Item, Receipt};
 use mq_core::{Bound, Error, Kind, Message, Overflow, Result};
 
 use super::state::weight;
-use super::{Queue, State};
+use super::{Put, Queue, State};
 use crate::broker::Broker;
 use crate::pool::Credit;
 
@@ -142,25 +142,29 @@ impl Queue {
         broker: &Arc<Broker>,
         message: &mut Option<Message>,
     ) -> Option<Result<Receipt>> {
+        let fresh = message.as_ref()?;
+        if !self.plain || fresh.has_options() {
+            return self.try_put_options(broker, message);
+        }
+        let weight = weight(fresh);
+        matches!(self.put_plain(message, weight, Some(broker)), Put::Stored).then_some(Ok(Receipt::ONE))
+    }
+
+    fn try_put_options(
+        &self,
+        broker: &Arc<Broker>,
+        message: &mut Option<Message>,
+    ) -> Option<Result<Receipt>> {
         let mut state = self.state.lock();
         if state.deleted {
             return None;
         }
-        let fresh = message.as_ref()?;
-        if self.plain && !fresh.has_options() {
-            let weight = weight(fresh);
-            if !broker.pool().take(&mut state.credit, weight) {
-                return None;
-            }
-            state.append_plain(message.take()?, weight);
-        } else {
-            match self.admit(&mut state, broker, fresh) {
-                Admission::Yes => self.put(&mut state, broker, message.take()?),
-                Admission::No(refused) => return Some(Err(refused)),
-                Admission::Wait(_) => return None,
-            }
-            self.freed_room(&mut state);
+        match self.admit(&mut state, broker, message.as_ref()?) {
+            Admission::Yes => self.put(&mut state, broker, message.take()?),
+            Admission::No(refused) => return Some(Err(refused)),
+            Admission::Wait(_) => return None,
         }
+        self.freed_room(&mut state);
         let wake = state.next_waiter();
         drop(state);
         wake.inspect(|r| r.wake());
@@ -259,6 +263,7 @@ impl Queue {
             (std::mem::take(&mut state.credit), state.readers.clone())
         };
         broker.pool().give_back(credit);
+        broker.pool().give_back(self.take_inbox_credit());
         for reader in readers {
             broker.pool().give_back(reader.take_freed());
         }

@@ -1,43 +1,69 @@
 //! A first-in first-out line in segments: it grows without moving what it holds, and shrinks when it empties.
 
 use std::collections::VecDeque;
+use std::mem::{replace, swap, take};
 
 use super::Entry;
 
-/// Entries of the first segment: what an idle queue keeps.
+/// Entries of the first ring of a line: what a queue keeps that has hardly been used.
 const FIRST: usize = 8;
+/// Entries of the next one, which a line that ran empty keeps.
+const KEPT: usize = 32;
 /// Entries of each further one.
 const SEGMENT: usize = 128;
 
+/// Entries are put into the last ring and taken from the first; full ones lie between.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Segments {
-    segments: VecDeque<VecDeque<Entry>>,
-    /// The last segment that ran empty, so that a short line does not allocate again and again.
-    spare: Option<VecDeque<Entry>>,
+    /// Empty only if there is none between.
+    first: VecDeque<Entry>,
+    last: VecDeque<Entry>,
+    between: VecDeque<VecDeque<Entry>>,
+    /// The last full ring that ran empty, so that a line does not allocate again and again.
+    spare: VecDeque<Entry>,
 }
 
 impl Segments {
     #[inline]
     pub(crate) fn push_back(&mut self, entry: Entry) {
-        if let Some(last) = self.segments.back_mut().filter(|s| s.len() < s.capacity()) {
-            last.push_back(entry);
-            return;
+        if self.last.len() == self.last.capacity() {
+            self.extend();
         }
-        let size = if self.segments.is_empty() { FIRST } else { SEGMENT };
-        let mut segment = self.spare.take().unwrap_or_else(|| VecDeque::with_capacity(size));
-        segment.push_back(entry);
-        self.segments.push_back(segment);
+        self.last.push_back(entry);
+    }
+
+    /// Makes room in the last ring.
+    #[cold]
+    fn extend(&mut self) {
+        let size = match self.last.capacity() {
+            0 => FIRST,
+            1..KEPT => KEPT,
+            _ => SEGMENT,
+        };
+        let ring = if self.first.is_empty() { &mut self.first } else { &mut self.spare };
+        let mut ring = take(ring);
+        if ring.capacity() < size {
+            ring = VecDeque::with_capacity(size);
+        }
+        let full = replace(&mut self.last, ring);
+        if self.first.is_empty() {
+            self.first = full;
+        } else {
+            self.between.push_back(full);
+        }
     }
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Entry> {
-        let first = self.segments.front_mut()?;
-        let entry = first.pop_front();
-        if first.is_empty() {
-            self.retire();
+        if self.first.is_empty() {
+            swap(&mut self.first, &mut self.last);
         }
-        entry
+        let entry = self.first.pop_front()?;
+        if self.first.is_empty() {
+            self.advance();
+        }
+        Some(entry)
     }
 
     /// Hands the first entries, up to so many, to `to`; how many there were.
@@ -45,47 +71,59 @@ impl Segments {
     pub(crate) fn pop_many(&mut self, max: usize, mut to: impl FnMut(Entry)) -> usize {
         let mut left = max;
         while left > 0
-            && let Some(first) = self.segments.front_mut().filter(|s| !s.is_empty())
+            && let Some(entry) = self.pop_front()
         {
-            let n = left.min(first.len());
-            // One by one: a drain costs more to set up than a short run takes.
-            for _ in 0..n {
-                first.pop_front().map(&mut to);
-            }
-            left -= n;
-            if first.is_empty() {
-                self.retire();
-            }
+            to(entry);
+            left -= 1;
         }
         max - left
     }
 
-    /// The first segment ran empty.
-    fn retire(&mut self) {
-        let small = self.segments.front().is_none_or(|s| s.capacity() < SEGMENT);
-        if self.segments.len() > 1 {
-            self.spare = self.segments.pop_front().filter(|_| !small);
-        } else if !small {
-            // A line that ran empty goes back to a small ring, which is then filled in place.
-            (self.segments, self.spare) = (VecDeque::new(), None);
+    /// The first ring ran empty.
+    #[cold]
+    fn advance(&mut self) {
+        if let Some(next) = self.between.pop_front() {
+            let empty = replace(&mut self.first, next);
+            if empty.capacity() >= SEGMENT {
+                self.spare = empty;
+            }
+        } else if self.last.is_empty() {
+            // A line that ran empty goes back to small rings, which are then filled in place.
+            for ring in [&mut self.first, &mut self.last, &mut self.spare] {
+                if ring.capacity() > KEPT {
+                    *ring = VecDeque::new();
+                }
+            }
+        } else {
+            swap(&mut self.first, &mut self.last);
+        }
+    }
+
+    /// Takes over all entries of another line. An empty line trades places with it, so that both keep their room.
+    #[inline]
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.front().is_none() {
+            swap(self, other);
+            return;
+        }
+        while let Some(entry) = other.pop_front() {
+            self.push_back(entry);
         }
     }
 
     pub(crate) fn front(&self) -> Option<&Entry> {
-        self.segments.front()?.front()
+        self.first.front().or_else(|| self.last.front())
     }
 
     /// The first entry at or behind this position.
     pub(crate) fn at_or_after(&self, pos: u64) -> Option<&Entry> {
-        let behind = |s: &VecDeque<Entry>| s.back().is_none_or(|e| e.pos < pos);
-        let segment = self.segments.get(self.segments.partition_point(behind))?;
+        let before = |s: &VecDeque<Entry>| s.back().is_none_or(|e| e.pos < pos);
+        let segment = if before(&self.first) {
+            self.between.get(self.between.partition_point(before)).unwrap_or(&self.last)
+        } else {
+            &self.first
+        };
         segment.get(segment.partition_point(|e| e.pos < pos))
-    }
-
-    /// Takes everything out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        self.spare = None;
-        std::mem::take(&mut self.segments).into_iter().flatten()
     }
 }
 
@@ -117,8 +155,14 @@ mod tests {
             assert_eq!(line.at_or_after(pos).unwrap().pos, pos.max(expected));
         }
         assert!(line.at_or_after(next).is_none());
-        assert!(line.drain().map(|e| e.pos).eq(expected..next));
-        assert!(line.pop_front().is_none() && line.front().is_none());
+        let mut other = Segments::default();
+        other.append(&mut line);
+        assert!(line.front().is_none() && line.pop_front().is_none());
+        line.push_back(entry(next));
+        other.append(&mut line);
+        assert!(std::iter::from_fn(|| other.pop_front()).map(|e| e.pos).eq(expected..=next));
+        let kept = |s: &Segments| s.first.capacity() + s.last.capacity() + s.spare.capacity();
+        assert!(kept(&other) <= 2 * KEPT && other.front().is_none(), "{}", kept(&other));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mq_core::{Message, QueueSpec, Timestamp};
 
 use super::lane::Lane;
+use super::segments::Segments;
 use super::{Entry, Queue, Reader};
 use crate::broker::Broker;
 use crate::pool::Credit;
@@ -16,7 +17,6 @@ use crate::pool::Credit;
 #[repr(C)]
 pub(crate) struct State {
     pub(super) deleted: bool,
-    next_pos: u64,
     /// Messages and bytes in the lanes.
     pub(super) ready: usize,
     pub(super) ready_bytes: u64,
@@ -50,7 +50,6 @@ impl State {
         Self {
             lane: Lane::default(),
             higher: (0..higher).map(|_| Lane::default()).collect(),
-            next_pos: 0,
             ready: 0,
             ready_bytes: 0,
             delayed: BTreeMap::new(),
@@ -64,17 +63,6 @@ impl State {
             blocked: 0,
             deleted: false,
         }
-    }
-
-    /// The next place.
-    pub(super) fn place(&mut self) -> u64 {
-        self.next_pos += 1;
-        self.next_pos
-    }
-
-    /// Where the next message would lie.
-    pub(super) const fn end(&self) -> u64 {
-        self.next_pos + 1
     }
 
     fn lane(&self, message: &Message) -> u8 {
@@ -118,13 +106,12 @@ impl State {
         true
     }
 
-    /// Appends a new message without options to a queue without priorities and TTL.
+    /// Appends new messages without options to a queue without priorities; their line is empty then.
     #[inline]
-    pub(super) fn append_plain(&mut self, message: Message, weight: u32) {
-        let pos = self.place();
-        self.ready += 1;
-        self.ready_bytes += u64::from(weight);
-        self.lane.push(Entry { pos, deaths: 0, weight, message });
+    pub(super) fn append_line(&mut self, line: &mut Segments, messages: usize, bytes: u64) {
+        self.ready += messages;
+        self.ready_bytes += bytes;
+        self.lane.append(line);
     }
 
     /// Puts a message back to its place. Returns true if the timer may have to be set.
@@ -192,11 +179,12 @@ impl State {
             .min_by_key(|e| e.pos)
     }
 
-    /// Takes all ready messages out.
-    pub(super) fn drain_ready(&mut self) -> Vec<Entry> {
+    /// Takes all ready messages out as they lie, to be dropped without the lock; the room they took.
+    pub(super) fn take_ready(&mut self) -> (Vec<Lane>, Credit) {
         self.expiries.clear();
+        let room = Credit { messages: self.ready as u64, bytes: self.ready_bytes };
         (self.ready, self.ready_bytes) = (0, 0);
-        self.lanes_mut().flat_map(Lane::drain).collect()
+        (self.lanes_mut().map(std::mem::take).collect(), room)
     }
 
     /// The earliest deadline of the queue.
@@ -240,7 +228,7 @@ impl Queue {
         if let (Some(ttl), Some(now), None) = (self.spec.ttl, now, message.expires()) {
             message.set_expires(Some(due.unwrap_or(now).plus(ttl)));
         }
-        let entry = Entry { pos: state.place(), deaths: 0, weight: weight(&message), message };
+        let entry = Entry { pos: self.place(state), deaths: 0, weight: weight(&message), message };
         let arm = match due {
             Some(due) => {
                 state.delayed.insert((due, entry.pos), Box::new(entry));

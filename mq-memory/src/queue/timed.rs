@@ -28,7 +28,7 @@ impl Queue {
         for _ in 0..AT_ONCE {
             let Some(first) = state.delayed.first_entry().filter(|e| e.key().0 <= now) else { return };
             let mut entry = *first.remove();
-            entry.pos = state.place();
+            entry.pos = self.place(state);
             entry.message.clear_due();
             state.append(entry, broker.expires());
         }
