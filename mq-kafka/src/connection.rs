@@ -35,6 +35,8 @@ use crate::{capability, delay, describe, error, export, lock, topology};
 pub(crate) const ASK: Duration = Duration::from_secs(5);
 /// How long the question whether a broker answers may take.
 const PROBE: Duration = Duration::from_secs(1);
+/// Pause before a partition without a leader is asked for again.
+const STUMBLE: Duration = Duration::from_millis(20);
 /// The shortest time the native client is given for a delivery, whatever the deadline of a send is.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Step of the wait for the first metadata: between two steps a refusal of our credentials is noticed.
@@ -262,7 +264,9 @@ pub(crate) fn watermarks<C: rdkafka::ClientContext>(
     let deadline = Instant::now() + ASK;
     loop {
         match client.fetch_watermarks(topic, partition, ASK) {
-            Err(KafkaError::MetadataFetch(code)) if Instant::now() < deadline && passes(code) => pause(),
+            Err(KafkaError::MetadataFetch(code)) if Instant::now() < deadline && passes(code) => {
+                pause(STUMBLE)
+            }
             answer => return answer,
         }
     }
@@ -281,8 +285,8 @@ fn passes(code: Code) -> bool {
 
 /// Only called on threads that may block.
 #[allow(clippy::disallowed_methods)]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Runs a blocking native call on a thread that may block. Each of them has a native time-out.

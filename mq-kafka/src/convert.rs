@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mq_core::driver::Target;
 use mq_core::protocol::headers::{derived_id, encode, encode_route};
 use mq_core::protocol::values::{from_bytes, to_bytes};
-use mq_core::protocol::{Field, Natives, Parts, Route, Value};
+use mq_core::protocol::{Field, Natives, Parts, Route, Value, names};
 use mq_core::{Message, Timestamp};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
@@ -35,6 +35,20 @@ pub(crate) fn record<'a, D: IntoOpaque>(
         record = record.timestamp(at);
     }
     record
+}
+
+/// A record that says nothing: a transaction needs one in each partition it ends in.
+pub(crate) fn void<D: IntoOpaque>(topic: &str, partition: i32, opaque: D) -> BaseRecord<'_, [u8], [u8], D> {
+    let headers = OwnedHeaders::new().insert(Header { key: names::VOID, value: Some(&[]) });
+    BaseRecord::with_opaque_to(topic, opaque).partition(partition).payload(&[][..]).headers(headers)
+}
+
+/// True for a record that says nothing: it is passed over, as a marker of a transaction is.
+pub(crate) fn is_void(record: &BorrowedMessage<'_>) -> bool {
+    // Most messages have a body, and their headers are not looked at.
+    record.payload_len() == 0
+        && caught(|| record.headers().is_some_and(|all| all.iter().any(|header| header.key == names::VOID)))
+            .unwrap_or(false)
 }
 
 /// A record for a delay level: it carries its target and its own time in headers, for the broker stamps it anew.

@@ -1,7 +1,8 @@
 //! Transactions: all or nothing.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mq_core::driver::Target;
 use mq_core::{Atomicity, Backoff, Kind, Message, Overflow, QueueSpec, Topic};
@@ -27,6 +28,7 @@ scenarios! {
     a_stale_delivery_is_refused [Queues, Transactions] Disconnect;
     a_commit_survives_the_process [Queues, Transactions];
     a_commit_survives_a_restart [Queues, Transactions] Restart;
+    a_restart_during_a_commit_leaves_nothing_half_done [Queues, Transactions] Restart;
     a_cut_before_the_commit_leaves_nothing [Queues, Transactions] Disconnect;
     many_transactions_at_once_stay_apart [Queues, Transactions];
     an_empty_transaction_commits [Queues, Transactions];
@@ -299,6 +301,46 @@ async fn a_commit_survives_a_restart(cx: Ctx) -> Outcome {
     got.sort_unstable();
     got.dedup();
     check_eq!(got, ["0", "1", "2", "3", "4"], "what was committed before a restart");
+    Ok(())
+}
+
+async fn a_restart_during_a_commit_leaves_nothing_half_done(cx: Ctx) -> Outcome {
+    let queue = cx.queue("a").await?;
+    // The first one of a connection takes longer.
+    let mut first = cx.client.transaction().await?;
+    first.send("a", "before").await?;
+    first.commit().await?;
+    let mut tx = cx.client.transaction().await?;
+    for n in 0..5 {
+        tx.send("a", n.to_string()).await?;
+    }
+    // Somewhere between the first step of the commit and the last: another place in each run.
+    let spread = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros() % 50);
+    let late = Duration::from_millis(spread.into());
+    let restart = async {
+        tokio::time::sleep(late).await;
+        cx.restart().await
+    };
+    let (committed, restarted) = tokio::join!(tx.commit(), restart);
+    restarted?;
+    // Whatever became of it, what comes later is not held up.
+    while queue.send("later").await.is_err_and(|e| e.is_unknown()) {}
+    let mut consumer = queue.consumer().open().await?;
+    let mut got = BTreeSet::new();
+    while !got.contains("later") || (committed.is_ok() && got.len() < 7) {
+        let delivery = cx.next(&mut consumer).await?;
+        got.insert(text(&delivery));
+        delivery.ack()?;
+    }
+    while let Some(delivery) = consumer.recv_for(cx.patience.quiet).await? {
+        got.insert(text(&delivery));
+        delivery.ack()?;
+    }
+    match committed {
+        Ok(()) => check_eq!(got.len(), 7, "what was committed, and two more, {late:?}"),
+        Err(e) if e.is_unknown() => check!([2, 7].contains(&got.len()), "half of it after {late:?}: {got:?}"),
+        Err(e) => check_eq!(got.len(), 2, "after a commit that failed: {e}"),
+    }
     Ok(())
 }
 

@@ -38,9 +38,11 @@ pub const EXCHANGE: &str = "mq-exchange";
 pub const ROUTING_KEY: &str = "mq-routing-key";
 /// Version of the header contract. Absent means 1; version 1 never writes it.
 pub const VERSION: &str = "mq-version";
+/// Marks a record that says nothing, written to end a transaction that a Kafka broker left open. Readers pass it over.
+pub const VOID: &str = "mq-void";
 
 /// Every name above.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     ID,
     TIMESTAMP,
     KEY,
@@ -60,6 +62,7 @@ pub const ALL: [&str; 19] = [
     EXCHANGE,
     ROUTING_KEY,
     VERSION,
+    VOID,
 ];
 
 /// True if it is one of mq's own names. Other names that start with `mq-` are kept as they come.

@@ -249,11 +249,13 @@ impl Reader {
                         // What was sent since the open belongs to the next browse.
                         return self.end_of(partition, batch);
                     }
-                    let (mut message, unreadable) = convert::message(&record, &mut self.slab);
-                    if let Some(ttl) = self.shared.plan.kept.ttl {
-                        convert::expire(&mut message, ttl);
+                    if !convert::is_void(&record) {
+                        let (mut message, unreadable) = convert::message(&record, &mut self.slab);
+                        if let Some(ttl) = self.shared.plan.kept.ttl {
+                            convert::expire(&mut message, ttl);
+                        }
+                        batch.push(Read { partition, offset, message, unreadable, epoch });
                     }
-                    batch.push(Read { partition, offset, message, unreadable, epoch });
                     if self.shared.plan.is_behind_the_end(partition, offset + 1) {
                         self.end_of(partition, batch);
                     }

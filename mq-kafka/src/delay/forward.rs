@@ -119,6 +119,8 @@ impl Forwarder {
             match self.consumer.poll(wait) {
                 None => return,
                 Some(Err(failed)) => tracing::trace!(target: "mq_kafka", error = %failed, "delay"),
+                // Its wait was over when it came.
+                Some(Ok(record)) if convert::is_void(&record) => {}
                 Some(Ok(record)) => {
                     let Some(level) = self.levels.get(record.topic()) else { continue };
                     let appended = record.timestamp().to_millis().and_then(|at| u64::try_from(at).ok());

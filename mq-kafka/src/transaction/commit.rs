@@ -9,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 
 use super::Work;
+use super::end::{self, Decision, Firsts};
 use super::pool::TxProducer;
 use crate::connection::Link;
 use crate::consumer::{Staged, list_of};
@@ -50,6 +51,8 @@ pub(crate) fn run(link: &Link, work: Work) -> Result<()> {
             return Err(failed);
         }
     };
+    // What an attempt that was not begun has left.
+    drop(producer.firsts());
     let outcome = attempt(link, &producer, &work, &staged, deadline);
     finish(link, producer, &work, staged, outcome)
 }
@@ -142,20 +145,31 @@ fn finish(
     staged: Vec<Staged>,
     outcome: std::result::Result<(), Failed>,
 ) -> Result<()> {
+    let firsts = producer.firsts();
     match outcome {
-        Ok(()) => {
-            link.pool.keep(producer);
-            staged.into_iter().for_each(Staged::applied);
-            Ok(())
-        }
+        Ok(()) => match end::reach(link, producer, firsts, &staged, Decision::Commit) {
+            Ok(producer) => {
+                link.pool.keep(producer);
+                staged.into_iter().for_each(Staged::applied);
+                Ok(())
+            }
+            Err(why) => unknown(work, staged, why),
+        },
         Err(Failed::Undone(why)) => {
-            link.pool.keep(producer);
             drop(staged);
+            match end::reach(link, producer, firsts, &[], Decision::Abort) {
+                Ok(producer) => link.pool.keep(producer),
+                Err(failed) => given_up(&failed),
+            }
             work.give_back();
             Err(aborted(why))
         }
         Err(Failed::Spoilt(why)) => {
-            renew(link, producer);
+            let renewed = producer.renewed(link);
+            match renewed.and_then(|fresh| end::reach(link, fresh, firsts, &[], Decision::Abort)) {
+                Ok(fresh) => link.pool.keep(fresh),
+                Err(failed) => given_up(&failed),
+            }
             drop(staged);
             work.give_back();
             Err(aborted(why))
@@ -163,29 +177,41 @@ fn finish(
         Err(Failed::Unknown(why)) => {
             // The successor is ready when the broker has finished the transaction, one way or the other: then the
             // stored offsets tell whether the acks count.
-            renew(link, producer);
-            for (one, acks) in staged.into_iter().zip(work.acks.values()) {
-                match one.is_stored() {
-                    Some(true) => one.applied(),
-                    Some(false) => {
-                        drop(one);
-                        acks.give_back();
-                    }
-                    None => one.give_up(),
-                }
-            }
-            Err(why.with_fate(Fate::Unknown))
+            renew(link, producer, firsts);
+            unknown(work, staged, why)
         }
     }
 }
 
-fn renew(link: &Link, producer: TxProducer) {
-    match producer.renewed(link) {
-        Ok(fresh) => link.pool.keep(fresh),
-        Err(failed) => {
-            tracing::warn!(target: "mq_kafka", error = %failed, "a transactional producer was given up")
+/// Asks the broker what became of the acks.
+fn unknown(work: &Work, staged: Vec<Staged>, why: Error) -> Result<()> {
+    for (one, acks) in staged.into_iter().zip(work.acks.values()) {
+        match one.is_stored() {
+            Some(true) => one.applied(),
+            Some(false) => {
+                drop(one);
+                acks.give_back();
+            }
+            None => one.give_up(),
         }
     }
+    Err(why.with_fate(Fate::Unknown))
+}
+
+/// Replaces a producer of which nobody knows what was decided: it is of use only if that has become effective.
+fn renew(link: &Link, producer: TxProducer, mut firsts: Firsts) {
+    match producer.renewed(link) {
+        Ok(fresh) if end::has_ended(link, &mut firsts, &[]) => link.pool.keep(fresh),
+        Ok(fresh) => {
+            tracing::warn!(target: "mq_kafka", partitions = ?firsts, "a transaction stays open; look at it, and end it, with kafka-transactions.sh");
+            fresh.forsake();
+        }
+        Err(failed) => given_up(&failed),
+    }
+}
+
+fn given_up(failed: &Error) {
+    tracing::warn!(target: "mq_kafka", error = %failed, "a transactional producer was given up");
 }
 
 fn aborted(why: Error) -> Error {

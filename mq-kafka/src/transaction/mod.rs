@@ -5,6 +5,7 @@
 //! costs nothing.
 
 pub(crate) mod commit;
+mod end;
 pub(crate) mod pool;
 
 use std::collections::BTreeMap;

@@ -1,17 +1,20 @@
 //! Transactional producers, kept: a new one costs half a second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mq_core::{Error, Result};
-use rdkafka::ClientContext;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, Message as _};
 
+use super::end::Firsts;
 use crate::connection::{Link, make};
-use crate::context;
+use crate::context::{self, Quiet};
+use crate::detach::Detached;
 use crate::{error, lock};
 
 /// Idle producers kept by a connection.
@@ -22,13 +25,32 @@ const INIT: Duration = Duration::from_secs(8);
 /// Names in use in this process: two clients of one instance must not fence each other.
 static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// The first failure among the messages of a transaction.
+/// What became of the messages of a transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<Option<KafkaError>>);
+pub(crate) struct Reports(Mutex<(Option<KafkaError>, Firsts)>);
+
+impl Reports {
+    fn add(&self, result: &DeliveryResult<'_>) {
+        let mut all = lock(&self.0);
+        let (first_failure, firsts) = &mut *all;
+        match (context::failure(result), result) {
+            (Some(failed), _) => drop(first_failure.get_or_insert(failed)),
+            (None, Ok(message)) => {
+                if !firsts.contains_key(message.topic()) {
+                    firsts.insert(message.topic().to_owned(), BTreeMap::new());
+                }
+                let Some(partitions) = firsts.get_mut(message.topic()) else { return };
+                let first = partitions.entry(message.partition()).or_insert(message.offset());
+                *first = message.offset().min(*first);
+            }
+            (None, Err(_)) => {}
+        }
+    }
+}
 
 /// The context of a transactional producer.
 #[derive(Debug)]
-pub(crate) struct Counting(Arc<Failures>);
+pub(crate) struct Counting(Arc<Reports>);
 
 impl ClientContext for Counting {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
@@ -44,9 +66,7 @@ impl ProducerContext for Counting {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Some(failed) = context::failure(result) {
-            lock(&self.0.0).get_or_insert(failed);
-        }
+        self.0.add(result);
     }
 }
 
@@ -73,7 +93,7 @@ impl Drop for Slot {
 /// A producer that commits one transaction after the other. All of its calls block.
 pub(crate) struct TxProducer {
     native: BaseProducer<Counting>,
-    failures: Arc<Failures>,
+    reports: Arc<Reports>,
     slot: Slot,
 }
 
@@ -85,10 +105,10 @@ impl std::fmt::Debug for TxProducer {
 
 impl TxProducer {
     fn new(link: &Link, slot: Slot) -> Result<Self> {
-        let failures = Arc::new(Failures::default());
-        let context = Counting(Arc::clone(&failures));
+        let reports = Arc::new(Reports::default());
+        let context = Counting(Arc::clone(&reports));
         let native: BaseProducer<Counting> = make(&link.config.transactional(&slot.0), context)?;
-        let made = Self { native, failures, slot };
+        let made = Self { native, reports, slot };
         made.native.init_transactions(INIT).map_err(|e| error::of("a transaction was not begun", e))?;
         Ok(made)
     }
@@ -107,7 +127,18 @@ impl TxProducer {
             self.native.poll(Duration::ZERO);
             std::thread::yield_now();
         }
-        lock(&self.failures.0).take().map_or(Ok(()), Err)
+        lock(&self.reports.0).0.take().map_or(Ok(()), Err)
+    }
+
+    /// Where its last transaction wrote, and none before it.
+    pub(super) fn firsts(&self) -> Firsts {
+        std::mem::take(&mut lock(&self.reports.0).1)
+    }
+
+    /// Lets go of a producer whose last transaction stays open: its id is not used again by this process, for the next
+    /// transaction would decide over the old records, too.
+    pub(super) fn forsake(self) {
+        std::mem::forget(self.slot);
     }
 
     /// A successor with the same id: what this one has left is finished or undone before it is ready, and requests
@@ -124,7 +155,12 @@ impl TxProducer {
 pub(crate) struct Pool {
     idle: Mutex<Vec<TxProducer>>,
     base: String,
+    /// Reads as a consumer of what is committed does.
+    asker: Mutex<Option<Arc<Asker>>>,
 }
+
+/// A native consumer that only asks.
+pub(super) type Asker = Detached<BaseConsumer<Quiet>>;
 
 impl Pool {
     /// Without an instance the ids are this connection's own: what a crash leaves open ends by its time-out only.
@@ -133,7 +169,7 @@ impl Pool {
             Some(instance) => format!("{client_id}-{instance}"),
             None => format!("{client_id}-{:016x}", RandomState::new().hash_one(std::process::id())),
         };
-        Self { idle: Mutex::default(), base }
+        Self { idle: Mutex::default(), base, asker: Mutex::default() }
     }
 
     /// An idle producer, or a new one. Blocks.
@@ -146,6 +182,18 @@ impl Pool {
             return Err(Error::closed("connection"));
         }
         TxProducer::new(link, Slot::take(&self.base))
+    }
+
+    /// The one that asks. Blocks.
+    pub(super) fn asker(&self, link: &Link) -> Result<Arc<Asker>> {
+        let mut asker = lock(&self.asker);
+        if let Some(asker) = &*asker {
+            return Ok(Arc::clone(asker));
+        }
+        let made = make(&link.config.consumer(""), Quiet(Arc::clone(&link.events)))?;
+        let made = Arc::new(Detached::new(made));
+        *asker = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// True if a lease would have to make one.
@@ -165,5 +213,6 @@ impl Pool {
     pub(crate) fn clear(&self) {
         let all = std::mem::take(&mut *lock(&self.idle));
         drop(all);
+        lock(&self.asker).take();
     }
 }
