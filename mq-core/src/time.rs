@@ -1,5 +1,6 @@
 //! Time: a timestamp for the wire, and a clock that tests can drive.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,12 +90,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self.0 {
             None => Timestamp::now(),
-            Some((start, at)) => {
-                let elapsed = at.elapsed();
-                // In halves: a division of 128 bits would cost as much as the look at the clock.
-                let seconds = elapsed.as_secs().saturating_mul(1000);
-                Timestamp(start.0.saturating_add(seconds).saturating_add(u64::from(elapsed.subsec_millis())))
-            }
+            Some(anchor) => Reading::now(anchor),
         }
     }
 
@@ -115,6 +111,45 @@ impl Clock {
     }
 }
 
+/// What an anchored clock last showed on this thread, and from when until when it shows that: many messages are
+/// stamped within a millisecond, and to compare is cheaper than to reckon.
+#[derive(Clone, Copy)]
+struct Reading {
+    anchor: (Timestamp, Instant),
+    from: Instant,
+    until: Instant,
+    shown: Timestamp,
+}
+
+thread_local! {
+    static LAST: Cell<Option<Reading>> = const { Cell::new(None) };
+}
+
+impl Reading {
+    #[inline]
+    fn now(anchor: (Timestamp, Instant)) -> Timestamp {
+        let now = Instant::now();
+        LAST.with(|last| match last.get() {
+            Some(r) if r.from <= now && now < r.until && r.anchor == anchor => r.shown,
+            _ => Self::reckon(anchor, now, last),
+        })
+    }
+
+    #[cold]
+    fn reckon(anchor: (Timestamp, Instant), now: Instant, last: &Cell<Option<Self>>) -> Timestamp {
+        let (start, at) = anchor;
+        let elapsed = now.saturating_duration_since(at);
+        // In halves: a division of 128 bits would cost as much as the look at the clock.
+        let seconds = elapsed.as_secs().saturating_mul(1000);
+        let shown = Timestamp(start.0.saturating_add(seconds).saturating_add(elapsed.subsec_millis().into()));
+        let rest = Duration::from_nanos(u64::from(1_000_000 - elapsed.subsec_nanos() % 1_000_000));
+        // Before its anchor a clock stands still: nothing is kept then.
+        let until = now.checked_add(rest).filter(|_| now >= at);
+        last.set(until.map(|until| Self { anchor, from: now, until, shown }));
+        shown
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::system()
@@ -129,6 +164,21 @@ mod tests {
     fn due_times_round_up() {
         assert_eq!(Timestamp(5).plus(Duration::from_nanos(1)).0, 6);
         assert_eq!(Timestamp(5).plus(Duration::MAX).0, u64::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_read_again_and_again_shows_each_millisecond() {
+        let at = Instant::now();
+        let clocks = [1000, 5000].map(|start| (start, Clock(Some((Timestamp(start), at)))));
+        for step in 0..50_u64 {
+            let passed = at.elapsed();
+            assert_eq!(passed, Duration::from_micros(step * 300));
+            for (start, clock) in clocks {
+                let expected = Timestamp(start + step * 300 / 1000);
+                assert_eq!((clock.now(), clock.now()), (expected, expected), "after {passed:?}");
+            }
+            tokio::time::advance(Duration::from_micros(300)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
