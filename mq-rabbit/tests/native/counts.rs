@@ -30,8 +30,9 @@ struct Leader {
 impl Leader {
     /// None where the broker is not one of `cargo xtask brokers`.
     fn of(broker: &Broker, queue: &str) -> Option<Self> {
-        let state = broker.state()?;
-        Some(Self { ctl: state["files"]["ctl"].as_str()?.into(), name: format!("'%2F_{queue}'") })
+        let ctl = broker.state().and_then(|state| Some(state["files"]["ctl"].as_str()?.into()));
+        let ctl = broker.needs(ctl, "no rabbitmqctl: the broker is not one of `cargo xtask brokers`")?;
+        Some(Self { ctl, name: format!("'%2F_{queue}'") })
     }
 
     async fn eval(&self, code: &str) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
@@ -29,6 +29,8 @@ pub(crate) struct Broker {
     prefix: String,
     /// What to delete at the end.
     made: Arc<Mutex<Vec<(Sort, String)>>>,
+    /// What a test did not find, and so could not run without.
+    lacks: Arc<OnceLock<&'static str>>,
 }
 
 /// The oldest and the newest supported broker.
@@ -40,6 +42,7 @@ pub(crate) fn brokers() -> Vec<Broker> {
             url: std::env::var(variable).ok().or_else(|| from_state_file(entry)),
             prefix: String::new(),
             made: Arc::default(),
+            lacks: Arc::default(),
         })
         .collect()
 }
@@ -62,7 +65,7 @@ impl Broker {
     pub(crate) fn trial(&self, name: &str, test: fn(Self) -> Done) -> Trial {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let broker = Self { prefix: unique, made: Arc::default(), ..self.clone() };
+        let broker = Self { prefix: unique, made: Arc::default(), lacks: Arc::default(), ..self.clone() };
         Trial::ignorable_test(format!("{}::{name}", self.label), move || broker.run(test))
     }
 
@@ -82,7 +85,10 @@ impl Broker {
         runtime.block_on(self.clean());
         runtime.shutdown_timeout(Duration::from_secs(1));
         match result {
-            Ok(()) => Ok(Completion::Completed),
+            Ok(()) => Ok(match self.lacks.get() {
+                Some(what) => Completion::ignored_with(*what),
+                None => Completion::Completed,
+            }),
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
@@ -110,6 +116,14 @@ impl Broker {
     pub(crate) fn state(&self) -> Option<serde_json::Value> {
         let state = state_of(if self.is_newest() { "rabbit4" } else { "rabbit310" })?;
         (state["url"].as_str() == self.url.as_deref()).then_some(state)
+    }
+
+    /// What a test needs of the broker. If it is not there the test ends and is reported as ignored.
+    pub(crate) fn needs<T>(&self, found: Option<T>, without: &'static str) -> Option<T> {
+        if found.is_none() {
+            let _ = self.lacks.set(without);
+        }
+        found
     }
 
     pub(crate) fn is_newest(&self) -> bool {

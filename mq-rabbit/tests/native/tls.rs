@@ -29,6 +29,10 @@ struct Listener {
 
 /// None where the broker is not one of `cargo xtask brokers`.
 fn listener(broker: &Broker) -> Option<Listener> {
+    broker.needs(find(broker), "no TLS listener: the broker is not one of `cargo xtask brokers`")
+}
+
+fn find(broker: &Broker) -> Option<Listener> {
     let state = broker.state()?;
     let file = |name: &str| Some(PathBuf::from(state["files"][name].as_str()?));
     Some(Listener {
