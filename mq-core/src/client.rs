@@ -58,8 +58,11 @@ pub(crate) struct Inner {
 impl Client {
     /// Connects with a typed configuration of a backend. `mq::connect(url)` is the short way.
     ///
+    /// A broker that cannot be reached yet, because it is starting, is tried again until the
+    /// [deadline of a connect](ClientOptions::with_connect_deadline); so an address where nobody listens is told then.
+    ///
     /// # Errors
-    /// Any error of the first connect is returned at once, also a temporary one; `Unsupported` if a demand of
+    /// A temporary error that lasted until the deadline; any other at once; `Unsupported` if a demand of
     /// [`ClientOptions::require`] is not met.
     ///
     /// # Cancel safety

@@ -21,6 +21,9 @@ const GIVE_UP_AFTER: u32 = 5;
 /// A minute and more of nothing but permanent errors is no start of a broker.
 const GIVE_UP_TIME: Duration = Duration::from_secs(120);
 
+/// Longest pause between two tries of the first connect, whose deadline is short.
+const FIRST_CAP: Duration = Duration::from_secs(1);
+
 /// The state of the connection.
 #[derive(Clone)]
 pub(crate) enum State {
@@ -62,13 +65,13 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Connects for the first time: here every error is the caller's at once.
+    /// Connects for the first time. A temporary error is tried again until the deadline, any other is the caller's.
     pub(crate) async fn connect(
         connector: Arc<dyn DynConnector>,
         connect_deadline: Duration,
         backoff: Backoff,
     ) -> Result<Self> {
-        let connection = within("connect", connect_deadline, connector.connect()).await?;
+        let connection = first(&*connector, Budget::new("connect", connect_deadline), &backoff).await?;
         let link = Self {
             state: watch::Sender::new(State::Up(1, connection)),
             live: AtomicU64::new(1),
@@ -155,6 +158,31 @@ impl Link {
 
     fn is_ended(&self) -> bool {
         matches!(*self.state.borrow(), State::Ended(_))
+    }
+}
+
+/// The first connection: a broker that is starting, or being restarted, refuses it for a while.
+async fn first(
+    connector: &dyn DynConnector,
+    mut budget: Budget,
+    backoff: &Backoff,
+) -> Result<Arc<dyn DynConnection>> {
+    let mut tries = 0u32;
+    let mut last = None;
+    loop {
+        tries += 1;
+        let error = match budget.run(connector.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            // What was said before the deadline tells more.
+            Err(timeout) => return Err(last.unwrap_or(timeout)),
+        };
+        let pause = backoff.next_pause(tries).min(FIRST_CAP);
+        if !error.is_temporary() || Instant::now() + pause >= budget.until() {
+            return Err(error);
+        }
+        last = Some(error);
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -79,7 +79,7 @@ impl ClientOptions {
         self
     }
 
-    /// How long one connect may take. Default 10 s.
+    /// How long a connect may take; for the first one this includes all tries. Default 10 s.
     #[must_use]
     pub fn with_connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
@@ -149,6 +149,7 @@ impl ClientOptions {
         self.name = url.name.unwrap_or(self.name);
         self.prefix = url.prefix.unwrap_or(self.prefix);
         self.connect_deadline = url.connect_timeout.unwrap_or(self.connect_deadline);
+        self.admin_deadline = url.admin_timeout.unwrap_or(self.admin_deadline);
         self.send_deadline = url.send_timeout.unwrap_or(self.send_deadline);
         self
     }
@@ -163,6 +164,18 @@ impl ClientOptions {
     #[must_use]
     pub const fn background_work(&self) -> bool {
         self.background
+    }
+
+    /// How long a connect may take. For drivers that try several hosts within it.
+    #[must_use]
+    pub const fn connect_deadline(&self) -> Duration {
+        self.connect_deadline
+    }
+
+    /// How long an administrative call may take. For drivers that ask the broker with a deadline of their own.
+    #[must_use]
+    pub const fn admin_deadline(&self) -> Duration {
+        self.admin_deadline
     }
 
     /// How long a send may take. For drivers whose native client has a deadline of its own.

@@ -62,6 +62,7 @@ pub struct KafkaConfig {
     pub(crate) protocol: GroupProtocol,
     pub(crate) session_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
+    pub(crate) admin_deadline: Duration,
     pub(crate) replication: Option<u32>,
     pub(crate) security: Security,
     pub(crate) namespace: String,
@@ -80,6 +81,7 @@ impl KafkaConfig {
             protocol: GroupProtocol::default(),
             session_timeout: defaults::HEARTBEAT,
             delivery_timeout: defaults::SEND_DEADLINE,
+            admin_deadline: defaults::ADMIN_DEADLINE,
             replication: None,
             security: Security::default(),
             namespace: String::new(),
@@ -121,6 +123,7 @@ impl KafkaConfig {
         };
         config.session_timeout = query.take_duration("session_timeout")?.unwrap_or(config.session_timeout);
         config.delivery_timeout = common.send_timeout.unwrap_or(config.delivery_timeout);
+        config.admin_deadline = common.admin_timeout.unwrap_or(config.admin_deadline);
         config.replication = query.take_u32("replication")?;
         config.client_id = common.name.unwrap_or(config.client_id);
         config.instance = query.take_str("instance");
@@ -192,6 +195,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.delivery_timeout = timeout;
+        self
+    }
+
+    /// Deadline of each administrative call, from 1 ms to 1 day. Default 10 s.
+    #[must_use]
+    pub fn admin_timeout(mut self, deadline: Duration) -> Self {
+        self.admin_deadline = deadline;
         self
     }
 

@@ -81,6 +81,7 @@ pub fn backend() -> Backend {
         let named = options.name().is_empty();
         let config = if named { config } else { config.client_id(options.name()) };
         let config = config.delivery_timeout(options.send_deadline().max(SHORTEST));
+        let config = config.admin_timeout(options.admin_deadline());
         KafkaConnector::new(config.namespace(options.prefix()).forwards(options.background_work()))
     })
 }
@@ -164,13 +165,12 @@ impl Link {
     /// For administration, as soon as a broker is there: without one, librdkafka asks for the controller in a loop
     /// that takes a whole core until the request times out.
     pub(crate) async fn admin(self: &Arc<Self>) -> Result<&AdminClient<Quiet>> {
-        let until = tokio::time::Instant::now() + defaults::ADMIN_DEADLINE;
+        let deadline = self.config.admin_deadline;
+        let until = tokio::time::Instant::now() + deadline;
         // Also where nobody asks for events: the end of an interruption is told by the next one only.
         while self.events.is_interrupted() && self.probe().await.is_err() {
             if tokio::time::Instant::now() >= until {
-                return Err(
-                    Error::timeout("reach a broker", defaults::ADMIN_DEADLINE).with_backend(error::BACKEND)
-                );
+                return Err(Error::timeout("reach a broker", deadline).with_backend(error::BACKEND));
             }
             tokio::time::sleep(defaults::RECONNECT_FIRST).await;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mq_core::driver::{Applied, Change, Sort};
-use mq_core::{Error, Kind, QueueSpec, Result, TopicSpec, defaults};
+use mq_core::{Error, Kind, QueueSpec, Result, TopicSpec};
 use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
@@ -45,10 +45,9 @@ pub(crate) async fn apply(link: &Arc<Link>, change: &Change) -> Result<Applied> 
     }
 }
 
-fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(defaults::ADMIN_DEADLINE))
-        .operation_timeout(Some(defaults::ADMIN_DEADLINE))
+fn options(link: &Link) -> AdminOptions {
+    let deadline = link.config.admin_deadline;
+    AdminOptions::new().request_timeout(Some(deadline)).operation_timeout(Some(deadline))
 }
 
 /// A topic as it should be.
@@ -150,7 +149,7 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
         let topic = NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(copies));
         let topic = topic.set(CREATION, &creation);
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-        let asked = link.admin().await?.create_topics([&topic], &options());
+        let asked = link.admin().await?.create_topics([&topic], &options(link));
         asked.await.map_err(|e| error::of("the topic was not created", e))?.pop()
     };
     match outcome {
@@ -190,7 +189,7 @@ pub(crate) async fn declare_levels(link: &Arc<Link>, levels: Range<u8>) -> Resul
             settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
-        let asked = link.admin().await?.create_topics(&topics, &options());
+        let asked = link.admin().await?.create_topics(&topics, &options(link));
         asked.await.map_err(|e| error::of("the delay levels were not created", e))?
     };
     let refused =
@@ -212,7 +211,7 @@ pub(crate) async fn trim(link: &Arc<Link>, topic: &str, ends: &[(i32, i64)]) -> 
     for (partition, end) in ends {
         cut.add_partition_offset(topic, *partition, Offset::Offset(*end)).map_err(failed)?;
     }
-    let done = admin.delete_records(&cut, &options());
+    let done = admin.delete_records(&cut, &options(link));
     drop(cut);
     let done = done.await.map_err(failed)?;
     let refused = done.elements().iter().find_map(|e| e.error().err());
@@ -279,7 +278,7 @@ impl Plan {
 /// The settings of a topic.
 async fn settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, String>> {
     let asked = [ResourceSpecifier::Topic(topic)];
-    let found = link.admin().await?.describe_configs(&asked, &options());
+    let found = link.admin().await?.describe_configs(&asked, &options(link));
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
     let Some(Ok(resource)) = found.into_iter().next() else { return Ok(HashMap::new()) };
     Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
@@ -314,7 +313,7 @@ async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
         // What is not answered in time ends as its own broker answer says: not found, or unknown.
         let _ = tokio::time::timeout(DRAIN, topic.drained()).await;
     }
-    let asked = link.admin().await?.delete_topics(&[name], &options());
+    let asked = link.admin().await?.delete_topics(&[name], &options(link));
     let outcome = asked.await.map_err(|e| error::of("the topic was not deleted", e))?.pop();
     match outcome {
         Some(Ok(_)) => {

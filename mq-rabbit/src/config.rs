@@ -91,7 +91,7 @@ impl RabbitConfig {
             identity: identity(query.take_str("cert"), query.take_str("key"))?,
             heartbeat: query.take_duration("heartbeat")?.unwrap_or(base.heartbeat),
             connect_deadline: common.connect_timeout.unwrap_or(base.connect_deadline),
-            admin_deadline: query.take_duration("admin_timeout")?.unwrap_or(base.admin_deadline),
+            admin_deadline: common.admin_timeout.unwrap_or(base.admin_deadline),
             close_grace: base.close_grace,
             max_body: match query.take_u32("max_body")? {
                 Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),

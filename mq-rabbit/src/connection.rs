@@ -100,7 +100,9 @@ impl Connector for RabbitConnector {
 #[must_use]
 pub fn backend() -> Backend {
     Backend::new(&["amqp", "amqps"], |url, options| {
-        let config = RabbitConfig::from_parsed(url)?;
+        let config = RabbitConfig::from_parsed(url)?
+            .with_connect_timeout(options.connect_deadline())
+            .with_admin_timeout(options.admin_deadline());
         RabbitConnector::new(if options.name().is_empty() {
             config
         } else {

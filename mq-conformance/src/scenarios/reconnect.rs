@@ -15,6 +15,7 @@ scenarios! {
     "reconnect";
     a_send_waits_out_a_cut [Queues] Disconnect;
     a_send_waits_out_a_restart [Queues] Restart;
+    a_first_connect_waits_out_a_restart [Queues] Restart;
     a_publish_waits_out_a_restart [Queues, Exchanges] Restart;
     a_consumer_resumes_after_a_cut [Queues] Disconnect;
     a_consumer_resumes_after_a_restart [Queues] Restart;
@@ -60,9 +61,10 @@ async fn patient(cx: &Ctx) -> Outcome<mq_core::Client> {
 }
 
 /// Calls this over and over until the broker has been restarted. Every call must end well.
-async fn through_a_restart<T, F>(cx: &Ctx, mut call: impl FnMut(usize) -> F) -> Outcome<usize>
+async fn through_a_restart<T, E, F>(cx: &Ctx, mut call: impl FnMut(usize) -> F) -> Outcome<usize>
 where
-    F: Future<Output = mq_core::Result<T>>,
+    F: Future<Output = Result<T, E>>,
+    Failed: From<E>,
 {
     let restarted = std::sync::atomic::AtomicBool::new(false);
     call(0).await?;
@@ -84,6 +86,20 @@ where
         calling
     );
     ended.and(calls)
+}
+
+/// Programs that start while the broker is away, one after the other.
+async fn a_first_connect_waits_out_a_restart(cx: Ctx) -> Outcome {
+    cx.queue("q").await?;
+    let options = cx.options().with_connect_deadline(cx.patience.scenario);
+    through_a_restart(&cx, |_| async {
+        let client = cx.connect(options.clone()).await?;
+        // The restart may fall into it.
+        let _ = client.close().await;
+        Outcome::Ok(())
+    })
+    .await?;
+    Ok(())
 }
 
 async fn a_publish_waits_out_a_restart(cx: Ctx) -> Outcome {

@@ -6,7 +6,8 @@ use super::Url;
 use crate::error::{Error, Result};
 use crate::limits;
 
-pub(super) const COMMON_KEYS: [&str; 4] = ["connect_timeout", "name", "prefix", "send_timeout"];
+pub(super) const COMMON_KEYS: [&str; 5] =
+    ["admin_timeout", "connect_timeout", "name", "prefix", "send_timeout"];
 
 /// Longest namespace prefix, in characters: it counts in the limit of each name.
 const MAX_PREFIX: usize = 30;
@@ -22,6 +23,8 @@ pub struct Common {
     /// `prefix`: stands before every name of a queue, topic, exchange and group. At most 30 characters of
     /// `A–Z a–z 0–9 . _ -`; not `mq` and nothing that starts with `mq.`.
     pub prefix: Option<String>,
+    /// `admin_timeout`: deadline of each administrative call, 1 ms to 1 day.
+    pub admin_timeout: Option<Duration>,
     /// `connect_timeout`: deadline of a connect, 1 ms to 1 day.
     pub connect_timeout: Option<Duration>,
     /// `send_timeout`: deadline of a send, 1 ms to 1 day.
@@ -38,6 +41,7 @@ impl Url {
         let common = Common {
             name: query.take_str("name"),
             prefix: query.take_str("prefix"),
+            admin_timeout: query.take_duration("admin_timeout")?,
             connect_timeout: query.take_duration("connect_timeout")?,
             send_timeout: query.take_duration("send_timeout")?,
         };
@@ -60,7 +64,11 @@ impl Common {
                 )));
             }
         }
-        for (key, value) in [("connect_timeout", self.connect_timeout), ("send_timeout", self.send_timeout)] {
+        for (key, value) in [
+            ("admin_timeout", self.admin_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("send_timeout", self.send_timeout),
+        ] {
             if value.is_some_and(|v| v.is_zero() || v > MAX_TIMEOUT) {
                 return Err(Error::config(format!("the URL key `{key}` must be between 1ms and 1d")));
             }

@@ -137,7 +137,7 @@ fn unknown_keys_are_listed_with_the_known_ones() {
     let error = q.finish().unwrap_err();
     assert_eq!(
         error.message(),
-        "unknown URL keys `zzz`, `colour\\n`; known: connect_timeout, name, prefetch, prefix, send_timeout, vhost"
+        "unknown URL keys `zzz`, `colour\\n`; known: admin_timeout, connect_timeout, name, prefetch, prefix, send_timeout, vhost"
     );
 }
 
@@ -162,10 +162,13 @@ fn passwords_have_one_source() {
 #[test]
 fn common_keys_are_split_off() {
     let (common, rest) =
-        parse("x://h?a=1&name=me&prefix=dev.&connect_timeout=3s&send_timeout=250").split_common().unwrap();
+        parse("x://h?a=1&name=me&prefix=dev.&connect_timeout=3s&send_timeout=250&admin_timeout=1m")
+            .split_common()
+            .unwrap();
     assert_eq!((common.name.as_deref(), common.prefix.as_deref()), (Some("me"), Some("dev.")));
     assert_eq!(common.connect_timeout, Some(Duration::from_secs(3)));
     assert_eq!(common.send_timeout, Some(Duration::from_millis(250)));
+    assert_eq!(common.admin_timeout, Some(Duration::from_secs(60)));
     assert_eq!(rest.to_string(), "x://h?a=1");
     for bad in [
         "name=",
@@ -173,6 +176,7 @@ fn common_keys_are_split_off() {
         "prefix=mq.",
         "prefix=mq",
         "prefix=a/b",
+        "admin_timeout=0",
         "send_timeout=0",
         "connect_timeout=2d",
     ] {

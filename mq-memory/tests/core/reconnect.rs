@@ -1,7 +1,10 @@
 //! What comes back after a cut, and what does not end a client.
 
-use mq_core::{Error, ExchangeSpec, Kind, QueueSpec, Topology};
-use mq_memory::Operation;
+use std::time::Duration;
+
+use mq_core::{Client, ClientOptions, Error, ExchangeSpec, Kind, QueueSpec, Registry, Topology};
+use mq_memory::{MemoryConfig, MemoryConnector, Operation, Switchboard};
+use tokio::time::Instant;
 
 use crate::common::{S, rig};
 
@@ -29,6 +32,54 @@ async fn logins_that_are_refused_for_good_end_the_client() {
         }
     }
     assert_eq!(kind, Kind::Unauthenticated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_connect_waits_for_a_broker_that_starts() {
+    let broker = MemoryConnector::new(&MemoryConfig::new()).unwrap();
+    broker.switchboard().restart(S * 8);
+    let client = Client::connect(broker, ClientOptions::new()).await.unwrap();
+    client.declare(Topology::new().queue(QueueSpec::new("q"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_connect_ends_by_its_deadline_and_says_what_was_wrong() {
+    let broker = MemoryConnector::new(&MemoryConfig::new()).unwrap();
+    broker.switchboard().down();
+    let began = Instant::now();
+    let options = ClientOptions::new().with_connect_deadline(S * 3);
+    let e = Client::connect(broker.clone(), options).await.unwrap_err();
+    assert_eq!((e.kind(), e.is_temporary()), (Kind::Disconnected, true), "{e}");
+    assert!(began.elapsed() > S && began.elapsed() <= S * 3, "{:?}", began.elapsed());
+    broker.switchboard().up();
+    broker.switchboard().stall();
+    let e = Client::connect(broker, ClientOptions::new()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Timeout, "{e}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_refused_at_the_first_connect_is_told_at_once() {
+    let broker = MemoryConnector::new(&MemoryConfig::new()).unwrap();
+    let refused = Error::new(Kind::Unauthenticated, "wrong password");
+    broker.switchboard().fail_next(Operation::Connect, 1, refused);
+    let began = Instant::now();
+    let e = Client::connect(broker, ClientOptions::new()).await.unwrap_err();
+    assert_eq!((e.kind(), began.elapsed()), (Kind::Unauthenticated, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_url_says_how_long_an_administrative_call_may_take() {
+    let registry = Registry::new().with(mq_memory::backend());
+    for seconds in [2, 60] {
+        let url = format!("memory://told-by-url?admin_timeout={seconds}s");
+        let client = registry.connect(&url).await.unwrap();
+        let switchboard = Switchboard::of("told-by-url").unwrap();
+        switchboard.down();
+        let began = Instant::now();
+        let e = client.queue("q").depth().await.unwrap_err();
+        assert_eq!((e.kind(), began.elapsed().as_secs()), (Kind::Timeout, seconds), "{e}");
+        switchboard.up();
+    }
 }
 
 #[tokio::test(start_paused = true)]
