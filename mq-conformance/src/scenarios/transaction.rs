@@ -323,11 +323,14 @@ async fn a_restart_during_a_commit_leaves_nothing_half_done(cx: Ctx) -> Outcome 
     };
     let (committed, restarted) = tokio::join!(tx.commit(), restart);
     restarted?;
-    // Whatever became of it, what comes later is not held up.
-    while queue.send("later").await.is_err_and(|e| e.is_unknown()) {}
+    // Whatever became of it, what comes later is not held up, in whatever partition.
+    let later: BTreeSet<String> = (0..30).map(|n| format!("later {n}")).collect();
+    for text in &later {
+        while queue.send(text.as_str()).await.is_err_and(|e| e.is_unknown()) {}
+    }
     let mut consumer = queue.consumer().open().await?;
     let mut got = BTreeSet::new();
-    while !got.contains("later") || (committed.is_ok() && got.len() < 7) {
+    while !got.is_superset(&later) || (committed.is_ok() && got.len() < 36) {
         let delivery = cx.next(&mut consumer).await?;
         got.insert(text(&delivery));
         delivery.ack()?;
@@ -337,9 +340,11 @@ async fn a_restart_during_a_commit_leaves_nothing_half_done(cx: Ctx) -> Outcome 
         delivery.ack()?;
     }
     match committed {
-        Ok(()) => check_eq!(got.len(), 7, "what was committed, and two more, {late:?}"),
-        Err(e) if e.is_unknown() => check!([2, 7].contains(&got.len()), "half of it after {late:?}: {got:?}"),
-        Err(e) => check_eq!(got.len(), 2, "after a commit that failed: {e}"),
+        Ok(()) => check_eq!(got.len(), 36, "what was committed, and 31 more, {late:?}"),
+        Err(e) if e.is_unknown() => {
+            check!([31, 36].contains(&got.len()), "half of it after {late:?}: {got:?}")
+        }
+        Err(e) => check_eq!(got.len(), 31, "after a commit that failed: {e}"),
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 
 use super::Work;
-use super::end::{self, Decision, Firsts};
+use super::end::{self, Decision};
 use super::pool::TxProducer;
 use crate::connection::Link;
 use crate::consumer::{Staged, list_of};
@@ -147,7 +147,7 @@ fn finish(
 ) -> Result<()> {
     let firsts = producer.firsts();
     match outcome {
-        Ok(()) => match end::reach(link, producer, firsts, &staged, Decision::Commit) {
+        Ok(()) => match end::reach(link, producer, firsts, &staged, Some(Decision::Commit)) {
             Ok(producer) => {
                 link.pool.keep(producer);
                 staged.into_iter().for_each(Staged::applied);
@@ -156,17 +156,17 @@ fn finish(
             Err(why) => unknown(work, staged, why),
         },
         Err(Failed::Undone(why)) => {
-            drop(staged);
-            match end::reach(link, producer, firsts, &[], Decision::Abort) {
+            match end::reach(link, producer, firsts, &staged, Some(Decision::Abort)) {
                 Ok(producer) => link.pool.keep(producer),
                 Err(failed) => given_up(&failed),
             }
+            drop(staged);
             work.give_back();
             Err(aborted(why))
         }
         Err(Failed::Spoilt(why)) => {
             let renewed = producer.renewed(link);
-            match renewed.and_then(|fresh| end::reach(link, fresh, firsts, &[], Decision::Abort)) {
+            match renewed.and_then(|fresh| end::reach(link, fresh, firsts, &staged, Some(Decision::Abort))) {
                 Ok(fresh) => link.pool.keep(fresh),
                 Err(failed) => given_up(&failed),
             }
@@ -177,7 +177,11 @@ fn finish(
         Err(Failed::Unknown(why)) => {
             // The successor is ready when the broker has finished the transaction, one way or the other: then the
             // stored offsets tell whether the acks count.
-            renew(link, producer, firsts);
+            let renewed = producer.renewed(link);
+            match renewed.and_then(|fresh| end::reach(link, fresh, firsts, &staged, None)) {
+                Ok(fresh) => link.pool.keep(fresh),
+                Err(failed) => given_up(&failed),
+            }
             unknown(work, staged, why)
         }
     }
@@ -196,18 +200,6 @@ fn unknown(work: &Work, staged: Vec<Staged>, why: Error) -> Result<()> {
         }
     }
     Err(why.with_fate(Fate::Unknown))
-}
-
-/// Replaces a producer of which nobody knows what was decided: it is of use only if that has become effective.
-fn renew(link: &Link, producer: TxProducer, mut firsts: Firsts) {
-    match producer.renewed(link) {
-        Ok(fresh) if end::has_ended(link, &mut firsts, &[]) => link.pool.keep(fresh),
-        Ok(fresh) => {
-            tracing::warn!(target: "mq_kafka", partitions = ?firsts, "a transaction stays open; look at it, and end it, with kafka-transactions.sh");
-            fresh.forsake();
-        }
-        Err(failed) => given_up(&failed),
-    }
 }
 
 fn given_up(failed: &Error) {

@@ -8,17 +8,20 @@
 //! the same producer brings it by a second transaction with the same outcome, which writes a void record there.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mq_core::Result;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::pool::TxProducer;
-use crate::connection::Link;
+use crate::connection::{Link, make};
 use crate::consumer::{Staged, list_of};
+use crate::context::Quiet;
 use crate::{convert, error};
 
 /// The first record of a transaction in each partition, by topic.
@@ -32,6 +35,8 @@ const OPEN: Duration = Duration::from_secs(4);
 const HIDDEN: Duration = Duration::from_millis(250);
 /// One native call.
 const CALL: Duration = Duration::from_secs(2);
+/// How long it may take to read one record.
+const READ: Duration = Duration::from_secs(5);
 /// Pauses between two questions.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
@@ -40,6 +45,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 pub(super) enum Decision {
     Commit,
     Abort,
+}
+
+impl Decision {
+    fn of(is_effective: bool) -> Self {
+        if is_effective { Self::Commit } else { Self::Abort }
+    }
 }
 
 /// Where a partition stands.
@@ -64,14 +75,16 @@ impl Place {
 }
 
 /// Waits until the transaction has ended everywhere, brings its end where it does not come, and returns the producer,
-/// or its successor, for the next transaction. Blocks.
+/// or its successor, for the next transaction. A decision that nobody knows is read from where it has become effective.
+/// Blocks.
 pub(super) fn reach(
     link: &Link,
     producer: TxProducer,
     mut firsts: Firsts,
     staged: &[Staged],
-    decision: Decision,
+    decision: Option<Decision>,
 ) -> Result<TxProducer> {
+    let all = firsts.clone();
     if has_ended(link, &mut firsts, staged) {
         return Ok(producer);
     }
@@ -81,6 +94,10 @@ pub(super) fn reach(
     if has_ended(link, &mut firsts, staged) {
         return Ok(producer);
     }
+    let decision = match decision {
+        Some(decision) => decision,
+        None => seen(link, &all, &firsts, staged)?,
+    };
     let brought = bring(&producer, &firsts, staged, decision);
     if brought.is_ok() && has_ended(link, &mut firsts, staged) {
         tracing::warn!(target: "mq_kafka", ?decision, "a transaction that stayed open was ended by a second one");
@@ -92,7 +109,7 @@ pub(super) fn reach(
 }
 
 /// True if it has ended everywhere, the acks included. False if the broker does not say so in time. Blocks.
-pub(super) fn has_ended(link: &Link, firsts: &mut Firsts, staged: &[Staged]) -> bool {
+fn has_ended(link: &Link, firsts: &mut Firsts, staged: &[Staged]) -> bool {
     let (begun, mut pause) = (Instant::now(), PAUSES.0);
     let mut open: Option<Instant> = None;
     while !firsts.is_empty() {
@@ -148,6 +165,38 @@ fn ask(link: &Link, firsts: &Firsts) -> Result<TopicPartitionList> {
     asker.offsets_for_times(asked, CALL).map_err(failed)
 }
 
+/// What was decided, by where it has become effective. If that is nowhere, nothing of it is to be: either is whole.
+fn seen(link: &Link, all: &Firsts, open: &Firsts, staged: &[Staged]) -> Result<Decision> {
+    let is_open = |topic: &str, partition| open.get(topic).is_some_and(|left| left.contains_key(partition));
+    for (topic, partitions) in all {
+        if let Some((partition, first)) = partitions.iter().find(|(partition, _)| !is_open(topic, partition))
+        {
+            return is_visible(link, topic, *partition, *first).map(Decision::of);
+        }
+    }
+    Ok(staged.iter().find_map(Staged::is_stored).map_or(Decision::Abort, Decision::of))
+}
+
+/// True if a reader of what is committed is shown this record.
+fn is_visible(link: &Link, topic: &str, partition: i32, offset: i64) -> Result<bool> {
+    let failed = |e| error::of("the outcome of a transaction was not read", e);
+    let mut config = link.config.consumer("mq.none");
+    config.set("enable.partition.eof", "true");
+    let reader: BaseConsumer<Quiet> = make(&config, Quiet(Arc::clone(&link.events)))?;
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
+    reader.assign(&list).map_err(failed)?;
+    let until = Instant::now() + READ;
+    while Instant::now() < until {
+        match reader.poll(PAUSES.1) {
+            Some(Ok(record)) => return Ok(record.offset() == offset),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(false),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Err(failed(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
+}
+
 /// A second transaction with the outcome of the first, of the same producer: its markers end both.
 fn bring(
     producer: &TxProducer,
@@ -156,17 +205,20 @@ fn bring(
     decision: Decision,
 ) -> std::result::Result<(), KafkaError> {
     let native = producer.native();
-    if decision == Decision::Commit && !staged.is_empty() {
-        // By itself: if they are refused, by a later owner for one, its abort must not drop the records.
+    if !staged.is_empty() {
+        // By themselves: if they are refused, by a later owner for one, the abort must not drop the records.
         native.begin_transaction()?;
         let acked = staged.iter().try_for_each(|one| {
             let list = list_of(one.topic(), one.stored())?;
             native.send_offsets_to_transaction(&list, one.group(), CALL)
         });
-        match acked {
-            Ok(()) => native.commit_transaction(WHOLE)?,
-            Err(_) => native.abort_transaction(WHOLE)?,
+        match (acked, decision) {
+            (Ok(()), Decision::Commit) => native.commit_transaction(WHOLE)?,
+            _ => native.abort_transaction(WHOLE)?,
         }
+    }
+    if firsts.is_empty() {
+        return Ok(());
     }
     native.begin_transaction()?;
     for (topic, partitions) in firsts {
