@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LEAVE: Duration = Duration::from_secs(4);
 /// Time between two questions whether the topic is still the same.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same for a member without partitions. The native client tells it nothing of a topic that was deleted while it
+/// joined.
+const BARE: Duration = Duration::from_secs(3);
 /// How long its settings may take to come: rebalances are not heard meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
 /// Most messages of one hand-over: few enough that the application works on some while others are read, and that an ack
@@ -75,6 +78,7 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
         paused: false,
         held: 0,
         looked: None,
+        began: Instant::now(),
         slab: Slab::default(),
     };
     let spawned = std::thread::Builder::new().name("mq-kafka-read".to_owned()).spawn(move || {
@@ -113,6 +117,7 @@ struct Reader {
     held: u32,
     /// When it was last asked which topic is there.
     looked: Option<Instant>,
+    began: Instant,
     slab: Slab,
 }
 
@@ -212,7 +217,7 @@ impl Reader {
             // While it is paused nothing but events arrives, and what slips through is kept.
             self.fetch(room.clamp(1, BATCH), &mut batch);
             self.shared.hand_over(&mut batch);
-            if self.shared.is_doubtful.load(Ordering::Acquire) {
+            if self.shared.is_doubtful.load(Ordering::Acquire) || self.is_bare() {
                 self.look();
             }
         }
@@ -290,6 +295,13 @@ impl Reader {
             }
             _ => {}
         }
+    }
+
+    /// It is a member that has had no partitions since the last look.
+    fn is_bare(&self) -> bool {
+        self.looked.unwrap_or(self.began).elapsed() >= BARE
+            && self.shared.plan.settles()
+            && self.shared.partitions().is_empty()
     }
 
     /// The topic may be gone, or it may be another one of the same name.
