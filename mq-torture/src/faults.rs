@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use mq::{Error, Kind, Result};
+use xtask::brokers::state::Product;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     Delete,
     /// SIGKILL every second producer and consumer, which have processes of their own, and replace them
     Client,
+    /// RabbitMQ only: a memory alarm, for less and for more than the heartbeat in turns; sends wait, a client still leaves
+    Alarm,
     /// Memory only: the replies to 50 operations are lost
     Lose,
     /// Memory only: 50 messages are stored twice
@@ -33,7 +36,19 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const REAL: [Self; 9] = [
+    const RABBITMQ: [Self; 10] = [
+        Self::Kill,
+        Self::Stall,
+        Self::Cut,
+        Self::Slow,
+        Self::Slice,
+        Self::Delay,
+        Self::Blackhole,
+        Self::Delete,
+        Self::Client,
+        Self::Alarm,
+    ];
+    const KAFKA: [Self; 9] = [
         Self::Kill,
         Self::Stall,
         Self::Cut,
@@ -46,6 +61,15 @@ impl Fault {
     ];
     const MEMORY: [Self; 6] = [Self::Kill, Self::Stall, Self::Cut, Self::Delete, Self::Lose, Self::Duplicate];
 
+    /// What a broker can have; no product is memory.
+    pub(crate) fn of(product: Option<Product>) -> &'static [Self] {
+        match product {
+            Some(Product::Rabbitmq) => &Self::RABBITMQ,
+            Some(Product::Kafka) => &Self::KAFKA,
+            None => &Self::MEMORY,
+        }
+    }
+
     /// Whether a proxy in front of the broker makes it.
     pub(crate) fn is_of_the_network(self) -> bool {
         matches!(self, Self::Cut | Self::Slow | Self::Slice | Self::Delay | Self::Blackhole)
@@ -54,9 +78,8 @@ impl Fault {
     /// What was asked for, each once, with what `all` stands for.
     ///
     /// # Errors
-    /// A fault that this broker cannot have.
-    pub(crate) fn choose(asked: &[Self], memory: bool) -> Result<Vec<Self>> {
-        let can: &[Self] = if memory { &Self::MEMORY } else { &Self::REAL };
+    /// A fault that is not among those that the broker can have.
+    pub(crate) fn choose(asked: &[Self], can: &[Self]) -> Result<Vec<Self>> {
         let mut chosen = Vec::new();
         for fault in asked {
             let meant = if *fault == Self::All { can } else { std::slice::from_ref(fault) };
@@ -91,10 +114,22 @@ mod tests {
 
     #[test]
     fn all_stands_for_what_the_broker_can_have() {
-        assert_eq!(Fault::choose(&[Fault::Cut, Fault::All], true).unwrap()[0], Fault::Cut);
-        assert_eq!(Fault::choose(&[Fault::Cut, Fault::All], true).unwrap().len(), Fault::MEMORY.len());
-        assert_eq!(Fault::choose(&[Fault::All], false).unwrap(), Fault::REAL);
-        let error = Fault::choose(&[Fault::Slice], true).unwrap_err().to_string();
+        let memory = Fault::of(None);
+        assert_eq!(Fault::choose(&[Fault::Cut, Fault::All], memory).unwrap()[0], Fault::Cut);
+        assert_eq!(Fault::choose(&[Fault::Cut, Fault::All], memory).unwrap().len(), memory.len());
+        let rabbitmq = Fault::of(Some(Product::Rabbitmq));
+        assert_eq!(Fault::choose(&[Fault::All], rabbitmq).unwrap(), rabbitmq);
+        let error = Fault::choose(&[Fault::Slice], memory).unwrap_err().to_string();
         assert!(error.contains("slice") && error.contains("duplicate"), "{error}");
+    }
+
+    #[test]
+    fn an_alarm_is_refused_where_there_is_none() {
+        assert!(Fault::of(Some(Product::Rabbitmq)).contains(&Fault::Alarm));
+        for product in [None, Some(Product::Kafka)] {
+            let error = Fault::choose(&[Fault::Alarm], Fault::of(product)).unwrap_err();
+            assert_eq!(error.kind(), Kind::ConfigInvalid);
+            assert!(error.to_string().contains("the fault alarm: choose from kill"), "{error}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A workload under kills, and the judgement of its history.
 
+mod alarm;
 mod faults;
 mod network;
 mod target;

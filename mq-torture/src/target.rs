@@ -9,10 +9,11 @@ use mq::{Client, Error, Kind, Result};
 use mq_conformance::torture::{Trouble, Workers};
 use mq_conformance::{Patience, Setup};
 use tokio::time::sleep;
-use xtask::brokers::state::Store;
+use xtask::brokers::state::{Product, Store};
 use xtask::brokers::{Broker, Control};
 
 use self::kills::with_kills;
+use crate::alarm;
 use crate::faults::Fault;
 use crate::network::{LONG, Network, place};
 
@@ -57,7 +58,7 @@ fn memory(rest: &str, faults: &[Fault]) -> Result<Target> {
         let text = format!("`?{options}`: a torture of memory takes a name and no options");
         return Err(Error::new(Kind::ConfigInvalid, text));
     }
-    let faults = Fault::choose(faults, true)?;
+    let faults = Fault::choose(faults, Fault::of(None))?;
     // Producers and consumers have clients of their own, so the broker must be a shared one.
     let name = if rest.is_empty() { "torture" } else { rest };
     let connector = MemoryConnector::new(&MemoryConfig::new().with_name(name))?;
@@ -79,10 +80,12 @@ fn memory(rest: &str, faults: &[Fault]) -> Result<Target> {
 /// Nothing but what the project itself has started is loaded and broken.
 async fn real(url: &str, faults: &[Fault]) -> Result<Target> {
     let broken = |e: xtask::Error| Error::new(Kind::ConfigInvalid, e.to_string());
+    // What no broker of this kind can have is refused before one is looked for.
+    let product = if scheme(url) == "kafka" { Product::Kafka } else { Product::Rabbitmq };
+    let faults = Fault::choose(faults, Fault::of(Some(product)))?;
     let store = Store::open().map_err(broken)?;
     let brokers = store.load().map_err(broken)?.brokers;
     let owned = brokers.values().find(|b| is_at(b, url)).ok_or_else(|| nobodys(url))?;
-    let faults = Fault::choose(faults, false)?;
     let (network, url) = if faults.iter().any(|f| f.is_of_the_network()) {
         let (network, url) = Network::before(owned, url).await?;
         (Some(network), url)
@@ -94,6 +97,7 @@ async fn real(url: &str, faults: &[Fault]) -> Result<Target> {
         (Fault::Delete, _) => Trouble::delete(),
         (Fault::Client, _) => Trouble::client(),
         (Fault::Stall, _) => nodes.stalls(),
+        (Fault::Alarm, _) => alarm::alarms(owned, nodes.control.clone(), &url),
         (fault, Some(network)) if fault.is_of_the_network() => network.trouble(*fault),
         _ => nodes.kills(),
     };
@@ -208,5 +212,11 @@ mod tests {
     async fn memory_takes_no_options_here() {
         assert!(find("memory://t?clock=real", &[Fault::Kill]).await.is_err());
         assert!(find("memory://", &[Fault::All]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_alarm_of_kafka_is_refused_before_a_broker_is_looked_for() {
+        let error = find("kafka://127.0.0.1:1", &[Fault::Alarm]).await.unwrap_err().to_string();
+        assert!(error.contains("cannot have the fault alarm"), "{error}");
     }
 }

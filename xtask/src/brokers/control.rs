@@ -1,14 +1,15 @@
 //! Breaking and mending nodes: kill, halt, go on, stop, start.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::process::{Identity, Life};
-use super::state::{Broker, Mode, Node, Store, not_up};
+use super::state::{Broker, Mode, Node, Product, Store, not_up};
 use super::{docker, native, probe};
 use crate::clock::{Deadline, poll};
-use crate::{Error, Result};
+use crate::{Error, Result, shell};
 
 /// Power over the nodes that the state file names, and over nothing else.
 ///
@@ -142,6 +143,23 @@ impl Control {
             }
             Ok(answer.map_err(|e| e.to_string()))
         })
+    }
+
+    /// Lets a node of RabbitMQ evaluate an Erlang expression, and returns what it came to.
+    ///
+    /// # Errors
+    /// When the node is none, does not run, or is not done within that time.
+    pub fn eval(&self, node: &str, expression: &str, allowed: Duration) -> Result<String> {
+        let (broker, node) = self.find(node)?;
+        let mut ctl = match (broker.mode, broker.files.get("ctl")) {
+            (Mode::Native, Some(ctl)) => Command::new(ctl),
+            (Mode::Docker, _) if broker.product == Product::Rabbitmq => docker::ctl(&node),
+            _ => return Err(Error::new(format_args!("{} has no rabbitmqctl", node.name))),
+        };
+        // Without a limit it would wait for ever for a node that is halted.
+        let limit = allowed.as_secs().to_string();
+        let said = shell::read(ctl.args(["--timeout", &limit, "eval", &format!("{expression}.")]))?;
+        Ok(said.trim().to_owned())
     }
 
     fn halt(&self, node: &str, signal: Signal, verb: &str, until: Life) -> Result<()> {

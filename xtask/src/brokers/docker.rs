@@ -93,6 +93,13 @@ pub(super) fn life(node: &Node) -> Life {
     }
 }
 
+/// `rabbitmqctl` in a node's container.
+pub(super) fn ctl(node: &Node) -> Command {
+    let mut command = Command::new("docker");
+    command.args(["exec", &container(node), "rabbitmqctl"]);
+    command
+}
+
 fn container(node: &Node) -> String {
     format!("{PROJECT}-{}", node.name)
 }
