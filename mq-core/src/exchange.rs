@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::message::Message;
 use crate::producer::{Confirmation, prepare};
-use crate::sender::{Bulk, How, Sender, Short, Special, To, lost_item};
+use crate::sender::{Bulk, How, Sender, Short, To, lost_item};
 use crate::{Ability, Kind};
 
 /// A handle to an exchange. It is opened at the first publish; clones share the send window.
@@ -49,26 +49,20 @@ impl Exchange {
     /// # Cancel safety
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn publish(&self, routing_key: &str, message: impl Into<Message>) -> Result<Receipt> {
-        let (sender, how, mut message) = (self.sender()?, self.how(routing_key), message.into());
+        let (sender, how, mut message) = (self.sender()?, self.how(routing_key), Some(message.into()));
+        let begun = message.as_mut().and_then(|m| sender.begin(m, how));
+        if let Some(answer) = self.at_once(sender, &mut message, how) {
+            sender.ended(begun, &answer);
+            // A driver that always answers at once must not keep other tasks of this thread from running.
+            coop::consume_budget().await;
+            return answer;
+        }
+        let message = message.ok_or_else(lost_item)?;
         if sender.is_plain() {
-            self.prepare(sender, routing_key, &mut message)?;
-            let mut message = Some(message);
-            if let Some(answer) = sender.at_once(&mut message, how) {
-                // A driver that always answers at once must not keep other tasks of this thread from running.
-                coop::consume_budget().await;
-                return answer;
-            }
-            return sender.send(message.ok_or_else(lost_item)?, how).await;
+            return sender.send(message, how).await;
         }
-        let short = |message| self.short(sender, message, how);
         let usual = move |m| Box::pin(self.publish_now(sender, routing_key, m)) as Boxed<'_, _>;
-        match sender.special(message, how, short, usual) {
-            Special::Done(answer) => {
-                coop::consume_budget().await;
-                answer
-            }
-            Special::Later(answer) => answer.await,
-        }
+        sender.send_beside(message, begun, how, usual).await
     }
 
     #[inline]
@@ -99,12 +93,9 @@ impl Exchange {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn hand_over(&self, routing_key: &str, message: impl Into<Message>) -> Result<Confirmation> {
         let (sender, how, mut message) = (self.sender()?, self.how(routing_key), message.into());
-        if sender.is_plain() {
-            self.prepare(sender, routing_key, &mut message)?;
-            return sender.hand_over_prepared(message, how).await;
-        }
         let begun = sender.begin(&mut message, how);
-        sender.hand_over_begun(begun, how, self.short(sender, message, how)).await
+        let prepared = self.prepare(sender, routing_key, &mut message);
+        sender.hand_over_begun(message, begun, how, prepared).await
     }
 
     /// Publishes many messages, each with its routing key, as [`Producer::send_all`](crate::Producer::send_all) sends
@@ -165,6 +156,23 @@ impl Exchange {
 
     const fn how<'a>(&self, routing_key: &'a str) -> How<'a> {
         How { routing_key, mandatory: self.mandatory, resend: true }
+    }
+
+    /// As [`Sender::at_once`], for a message that is not prepared yet and only has to be sent.
+    #[inline]
+    fn at_once(
+        &self,
+        sender: &Sender,
+        message: &mut Option<Message>,
+        how: How<'_>,
+    ) -> Option<Result<Receipt>> {
+        if sender.recreates() {
+            return None;
+        }
+        if let Err(error) = self.prepare(sender, how.routing_key, message.as_mut()?) {
+            return Some(Err(error));
+        }
+        sender.at_once(message, how)
     }
 
     #[inline]

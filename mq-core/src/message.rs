@@ -305,7 +305,14 @@ impl Message {
 impl Message {
     /// Makes the message ready for a driver: id, timestamp, absolute due and expiry time. Idempotent: a re-send
     /// keeps all of them.
+    #[inline]
     pub fn stamp(&mut self, now: Timestamp) {
+        if self.id.is_none() || !self.is_timed() {
+            self.stamp_anew(now);
+        }
+    }
+
+    fn stamp_anew(&mut self, now: Timestamp) {
         self.id.get_or_insert_with(MessageId::mint);
         if self.timestamp == Timestamp::default() {
             self.timestamp = now;

@@ -15,9 +15,10 @@ use crate::defaults;
 use crate::driver::erased::Boxed;
 use crate::driver::{Receipt, Sort, Target};
 use crate::error::{Error, Fate, Result};
+use crate::id::MessageId;
 use crate::limits;
 use crate::message::Message;
-use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, Special, To, lost_item};
+use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, To, lost_item};
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -141,12 +142,14 @@ impl Producer {
     /// A message that was handed over may still be stored; one that was not is not sent.
     pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
         let (mut message, how) = (Some(message.into()), How::plain(true));
+        let begun = message.as_mut().and_then(|m| self.sender.begin(m, how));
         if let Some(answer) = self.at_once(&mut message, how) {
+            self.sender.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
             coop::consume_budget().await;
             return answer;
         }
-        self.send_as(message, how).await
+        self.send_as(message, begun, how).await
     }
 
     /// As [`send`](Self::send), but never sends twice: a lost confirm is an error with
@@ -159,11 +162,14 @@ impl Producer {
     /// As for [`send`](Self::send).
     pub async fn send_once(&self, message: impl Into<Message>) -> Result<Receipt> {
         let (mut message, how) = (Some(message.into()), How::plain(false));
+        let begun = message.as_mut().and_then(|m| self.sender.begin(m, how));
         if let Some(answer) = self.at_once(&mut message, how) {
+            self.sender.ended(begun, &answer);
+            // A driver that always answers at once must not keep other tasks of this thread from running.
             coop::consume_budget().await;
             return answer;
         }
-        self.send_as(message, how).await
+        self.send_as(message, begun, how).await
     }
 
     /// Hands a message over and returns; the [`Confirmation`] is awaited later. Waits while the send window is
@@ -179,12 +185,9 @@ impl Producer {
             return Err(Error::config("an ordered producer confirms each message before the next: use send"));
         }
         let (mut message, how) = (message.into(), How::plain(true));
-        if !self.sender.is_plain() {
-            let begun = self.sender.begin(&mut message, how);
-            return self.sender.hand_over_begun(begun, how, self.short(message, how)).await;
-        }
-        prepare(&self.sender, &mut message).map_err(|e| self.sender.explain(e))?;
-        self.sender.hand_over_prepared(message, how).await
+        let begun = self.sender.begin(&mut message, how);
+        let prepared = prepare(&self.sender, &mut message).map_err(|e| self.sender.explain(e));
+        self.sender.hand_over_begun(message, begun, how, prepared).await
     }
 
     /// Sends many messages, in as few calls of the backend as the window allows; one result for each, in order. What
@@ -253,7 +256,7 @@ impl Producer {
     /// where it is.
     #[inline]
     fn at_once(&self, message: &mut Option<Message>, how: How<'_>) -> Option<Result<Receipt>> {
-        if self.lanes.is_some() || !self.sender.is_plain() {
+        if self.lanes.is_some() || self.sender.recreates() {
             return None;
         }
         if let Err(error) = prepare(&self.sender, message.as_mut()?) {
@@ -263,22 +266,21 @@ impl Producer {
     }
 
     /// Sends what was not answered for at once.
-    async fn send_as(&self, message: Option<Message>, how: How<'static>) -> Result<Receipt> {
+    async fn send_as(
+        &self,
+        message: Option<Message>,
+        begun: Option<MessageId>,
+        how: How<'static>,
+    ) -> Result<Receipt> {
         let Some(message) = message else { return Err(lost_item()) };
-        if self.sender.is_plain() {
-            return match self.lanes {
-                Some(_) => self.send_now(message, how).await,
-                // The try has prepared it.
-                None => self.sender.send(message, how).await,
-            };
+        if !self.sender.is_plain() {
+            let usual = move |m| Box::pin(self.send_now(m, how)) as Boxed<'_, _>;
+            return self.sender.send_beside(message, begun, how, usual).await;
         }
-        let short = |message| self.short(message, how);
-        match self.sender.special(message, how, short, move |m| Box::pin(self.send_now(m, how))) {
-            Special::Done(answer) => {
-                coop::consume_budget().await;
-                answer
-            }
-            Special::Later(answer) => answer.await,
+        match self.lanes {
+            Some(_) => self.send_now(message, how).await,
+            // The try has prepared it.
+            None => self.sender.send(message, how).await,
         }
     }
 

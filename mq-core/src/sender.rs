@@ -16,7 +16,7 @@ use crate::message::Message;
 use crate::window::{Permit, Window};
 
 pub(crate) use self::bulk::Bulk;
-pub(crate) use self::call::{Call, Special};
+pub(crate) use self::call::Call;
 pub(crate) use self::drive::lost_item;
 pub(crate) use self::flight::{Confirmed, Confirming};
 

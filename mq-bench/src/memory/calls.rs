@@ -24,7 +24,7 @@ impl Layer for Looking {
 }
 
 /// Sends in parts of one batch, each followed by a purge; only the sends count.
-fn sends(runtime: &Runtime, options: ClientOptions, at_once: bool) -> Duration {
+fn sends(runtime: &Runtime, n: usize, options: ClientOptions, at_once: bool) -> Duration {
     runtime.block_on(async move {
         let client = mq::connect_with("memory://", options).await.expect("memory connects");
         client.declare(Topology::new().queue(QueueSpec::new("q"))).await.expect("the queue is declared");
@@ -32,7 +32,7 @@ fn sends(runtime: &Runtime, options: ClientOptions, at_once: bool) -> Duration {
         let producer = queue.producer().build().await.expect("the queue is there");
         let sending = tokio::spawn(async move {
             let mut took = Duration::ZERO;
-            for _ in 0..MESSAGES / BATCH {
+            for _ in 0..n / BATCH {
                 let start = Instant::now();
                 let messages = (0..BATCH).map(|_| Message::new(&b"sixteen bytes ok"[..]));
                 if at_once {
@@ -52,13 +52,23 @@ fn sends(runtime: &Runtime, options: ClientOptions, at_once: bool) -> Duration {
     })
 }
 
+/// One send after the other.
+pub(super) fn plain(runtime: &Runtime, n: u64) -> Duration {
+    sends(runtime, usize::try_from(n).unwrap_or(MESSAGES), ClientOptions::new(), false)
+}
+
+/// As [`plain`], with a layer.
+pub(super) fn layered(runtime: &Runtime, n: u64) -> Duration {
+    sends(runtime, usize::try_from(n).unwrap_or(MESSAGES), ClientOptions::new().with_layer(Looking), false)
+}
+
 pub(super) fn rows(runtime: &Runtime, rounds: usize, gate: &mut Gate) -> Outcome<Vec<Row>> {
     let layered = || ClientOptions::new().with_layer(Looking);
     let operations = u64::try_from(MESSAGES / BATCH * BATCH)?;
     let mut runs: [Run<'_>; 3] = [
-        Box::new(|| (operations, sends(runtime, ClientOptions::new(), false))),
-        Box::new(|| (operations, sends(runtime, layered(), false))),
-        Box::new(|| (operations, sends(runtime, ClientOptions::new(), true))),
+        Box::new(|| (operations, sends(runtime, MESSAGES, ClientOptions::new(), false))),
+        Box::new(|| (operations, sends(runtime, MESSAGES, layered(), false))),
+        Box::new(|| (operations, sends(runtime, MESSAGES, ClientOptions::new(), true))),
     ];
     let series = interleave(&mut runs, rounds, gate);
     let [plain, layer, batch] = [0, 1, 2].map(|n| Series::median(&series[n]));

@@ -82,6 +82,20 @@ fn quantile(sorted: &[f64], part: usize) -> f64 {
     sorted.get(sorted.len() * part / 100).copied().unwrap_or(f64::NAN)
 }
 
+/// The median of the open loop, as if each of the messages had taken so long.
+fn typical(mut late: Vec<f64>, n: u64) -> Duration {
+    late.sort_by(f64::total_cmp);
+    Duration::from_secs_f64(quantile(&late, 50) / 1e9 * crate::measure::count(n))
+}
+
+pub(super) fn of_channel(runtime: &Runtime, n: u64) -> Duration {
+    typical(channel(runtime), n)
+}
+
+pub(super) fn of_memory(runtime: &Runtime, n: u64) -> Duration {
+    typical(memory(runtime), n)
+}
+
 pub(super) fn rows(runtime: &Runtime, rounds: usize, gate: &mut Gate) -> Outcome<Vec<Row>> {
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     drop((channel(runtime), memory(runtime)));

@@ -38,7 +38,7 @@ pub(crate) struct Options {
 type Flow = fn(&Runtime, u64) -> Duration;
 
 /// The flows by name.
-const FLOWS: [(&str, Flow); 8] = [
+const FLOWS: [(&str, Flow); 12] = [
     ("hop", channel::one_to_one),
     ("p1", flow::prefetch_one),
     ("p2", flow::prefetch_many),
@@ -47,6 +47,10 @@ const FLOWS: [(&str, Flow); 8] = [
     ("three-sends", channel::three_sends),
     ("p4", flow::fan_out),
     ("p5", flow::confirmed),
+    ("send", calls::plain),
+    ("send-layer", calls::layered),
+    ("late-channel", latency::of_channel),
+    ("late", latency::of_memory),
 ];
 
 /// Runs one flow again and again, and prints each round.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::coop;
 
+use super::call::told;
 use super::{Call, Confirming, How, Role, Sender, Short, lost_item};
 use crate::deadline::Budget;
 use crate::driver::{Batch, Item, Outcome, Receipt};
@@ -198,13 +199,5 @@ impl<'a> Bulk<'a> {
             self.end(first.at, first.call, Err(self.sender.explain(error.with_fate(Fate::Rejected))));
         }
         Ok(())
-    }
-}
-
-/// Tells the layers how the hand-over went, if there are any.
-fn told(call: Option<Call>, handed: Result<Confirming>) -> Result<Confirming> {
-    match call {
-        Some(call) => call.goes_on(handed),
-        None => handed,
     }
 }

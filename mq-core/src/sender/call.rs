@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::coop;
 
-use super::{Confirming, How, Sender, Short, To, lost_item};
+use super::{Confirming, How, Sender, To, lost_item};
 use crate::driver::erased::Boxed;
 use crate::driver::{Receipt, Sort, Target};
 use crate::emulate::Base;
@@ -86,10 +86,12 @@ impl Drop for Call {
     }
 }
 
-/// A call that does more than send.
-pub(crate) enum Special<'a> {
-    Done(Result<Receipt>),
-    Later(Boxed<'a, Result<Receipt>>),
+/// Tells the layers how a hand-over went, if there are any.
+pub(super) fn told(call: Option<Call>, handed: Result<Confirming>) -> Result<Confirming> {
+    match call {
+        Some(call) => call.goes_on(handed),
+        None => handed,
+    }
 }
 
 impl Sender {
@@ -99,15 +101,19 @@ impl Sender {
         self.watch.is_none() && !self.base.declared.recreates()
     }
 
-    /// Shows a message to the layers; they may change it. Returns its id.
+    /// Shows a message to the layers, if there are any; they may change it. Returns its id then.
+    #[inline]
     pub(crate) fn begin(&self, message: &mut Message, how: How<'_>) -> Option<MessageId> {
-        let watch = self.watch.as_ref()?;
+        self.watch.as_ref().map(|watch| self.show(watch, message, how))
+    }
+
+    fn show(&self, watch: &Watch, message: &mut Message, how: How<'_>) -> MessageId {
         let now = self.base.clock.now();
         message.stamp(now);
         watch.layers.send(&watch.outgoing(how.routing_key), message);
         // A layer may have set a delay.
         message.stamp(now);
-        Some(message.stamped_id().clone())
+        message.stamped_id().clone()
     }
 
     /// What began is on its way.
@@ -116,88 +122,55 @@ impl Sender {
     }
 
     /// Tells how a call ended that was answered at once.
+    #[inline]
     pub(crate) fn ended(&self, id: Option<MessageId>, outcome: &Result<Receipt>) {
         if let (Some(id), Some(watch)) = (id, &self.watch) {
             watch.ended(&id, Some(outcome));
         }
     }
 
-    /// Hands a message over that has begun, as far as the short way did not answer for it.
+    /// Hands a message over that has begun and was prepared, or refused by that.
+    #[inline]
     pub(crate) async fn hand_over_begun(
         self: &Arc<Self>,
+        message: Message,
         begun: Option<MessageId>,
         how: How<'_>,
-        short: Short,
+        prepared: Result<()>,
     ) -> Result<Confirmation> {
-        let call = begun.map(|id| self.call(id));
-        let confirming = match short {
-            Short::Done(answer) => {
-                coop::consume_budget().await;
-                Ok(Confirming::Done(answer))
-            }
-            Short::Later(message) => self.hand_over(message, how).await,
-            Short::Invalid(error) => Err(error),
-        };
-        match call {
-            None => confirming.map(Confirmation::new),
-            Some(call) => call.goes_on(confirming).map(Confirmation::new),
+        if let Err(error) = prepared {
+            self.ended(begun, &Err(error.clone()));
+            return Err(error);
         }
-    }
-
-    /// Hands a message over that is prepared and needs nothing beside.
-    #[inline]
-    pub(crate) async fn hand_over_prepared(
-        self: &Arc<Self>,
-        message: Message,
-        how: How<'_>,
-    ) -> Result<Confirmation> {
         let mut message = Some(message);
         if let Some(answer) = self.at_once(&mut message, how) {
+            self.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
             coop::consume_budget().await;
             return Ok(Confirmation::new(Confirming::Done(answer)));
         }
         let Some(message) = message else { return Err(self.explain(lost_item())) };
-        self.hand_over(message, how).await.map(Confirmation::new)
+        let call = begun.map(|id| self.call(id));
+        told(call, self.hand_over(message, how).await).map(Confirmation::new)
     }
 
-    /// Sends one message, with what comes beside: layers that hear of it, a place that is declared again. `short` and
-    /// `usual` are the two ways there are.
-    pub(crate) fn special<'a>(
-        self: &'a Arc<Self>,
-        mut message: Message,
-        how: How<'a>,
-        short: impl FnOnce(Message) -> Short,
-        usual: impl Fn(Message) -> Boxed<'a, Result<Receipt>> + Send + 'a,
-    ) -> Special<'a> {
-        let id = self.begin(&mut message, how);
-        if !self.recreates() {
-            let answer = match short(message) {
-                Short::Later(message) => return self.later(message, how, id, usual),
-                Short::Done(answer) => answer,
-                Short::Invalid(error) => Err(error),
-            };
-            self.ended(id, &answer);
-            return Special::Done(answer);
-        }
-        self.later(message, how, id, usual)
-    }
-
-    fn later<'a>(
+    /// Sends one message in the usual way, with what comes beside: layers that hear of its end, a place that is declared
+    /// again.
+    pub(crate) fn send_beside<'a>(
         self: &'a Arc<Self>,
         message: Message,
+        begun: Option<MessageId>,
         how: How<'a>,
-        id: Option<MessageId>,
         usual: impl Fn(Message) -> Boxed<'a, Result<Receipt>> + Send + 'a,
-    ) -> Special<'a> {
-        let call = id.map(|id| self.call(id));
-        Special::Later(Box::pin(async move {
+    ) -> Boxed<'a, Result<Receipt>> {
+        let call = begun.map(|id| self.call(id));
+        Box::pin(async move {
             let answer = self.send_or_recreate(message, how, usual).await;
             if let Some(call) = call {
                 call.end(&answer);
             }
             answer
-        }))
+        })
     }
 
     async fn send_or_recreate<'a>(
