@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::coop;
-
 use crate::backoff::RetryPolicy;
 use crate::client::Client;
 use crate::deadline::within;
@@ -14,6 +12,7 @@ use crate::driver::{ConsumerOptions, Control, Flushed, Incoming, Mode, Sort, Sta
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
 use crate::run::RunOptions;
+use crate::turn;
 use crate::{Ability, DeathReason};
 
 pub(crate) mod arrivals;
@@ -178,7 +177,7 @@ impl Consumer {
                 return Ok(delivery);
             }
             // A driver that always has something, or never waits, must not keep other tasks of this thread from running.
-            coop::consume_budget().await;
+            turn::passed(self.arrivals.count()).await;
             if !self.fill_now() {
                 // Boxed, so that the common case does not carry the size of the rare one.
                 Box::pin(self.fill()).await?;

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::task::coop;
-
 use crate::client::Client;
 use crate::defaults;
 use crate::driver::Receipt;
@@ -13,6 +11,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::producer::{Confirmation, prepare};
 use crate::sender::{Bulk, How, Sender, Short, To, lost_item};
+use crate::turn;
 use crate::{Ability, Kind};
 
 /// A handle to an exchange. It is opened at the first publish; clones share the send window.
@@ -54,7 +53,7 @@ impl Exchange {
         if let Some(answer) = self.at_once(sender, &mut message, how) {
             sender.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
-            coop::consume_budget().await;
+            turn::passed(1).await;
             return answer;
         }
         let message = message.ok_or_else(lost_item)?;
@@ -76,7 +75,7 @@ impl Exchange {
         match self.short(sender, message, how) {
             Short::Done(answer) => {
                 // A driver that always answers at once must not keep other tasks of this thread from running.
-                coop::consume_budget().await;
+                turn::passed(1).await;
                 answer
             }
             Short::Later(message) => sender.send(message, how).await,
@@ -125,7 +124,7 @@ impl Exchange {
                 bulk.hand_over().await;
             } else {
                 // A driver that always answers at once must not keep other tasks of this thread from running.
-                coop::consume_budget().await;
+                turn::passed(1).await;
             }
         }
         bulk.finish().await

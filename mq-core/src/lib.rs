@@ -41,6 +41,7 @@ mod topic;
 mod topology;
 mod trail;
 mod transaction;
+mod turn;
 pub mod url;
 pub mod watermark;
 mod window;

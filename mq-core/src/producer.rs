@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::coop;
 
 use crate::client::Client;
 use crate::deadline::Budget;
@@ -19,6 +18,7 @@ use crate::id::MessageId;
 use crate::limits;
 use crate::message::Message;
 use crate::sender::{Bulk, Confirmed, Confirming, How, Sender, Short, To, lost_item};
+use crate::turn;
 
 /// Lanes of an ordered producer: keys of one lane wait for each other.
 const LANES: usize = 64;
@@ -146,7 +146,7 @@ impl Producer {
         if let Some(answer) = self.at_once(&mut message, how) {
             self.sender.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
-            coop::consume_budget().await;
+            turn::passed(1).await;
             return answer;
         }
         self.send_as(message, begun, how).await
@@ -166,7 +166,7 @@ impl Producer {
         if let Some(answer) = self.at_once(&mut message, how) {
             self.sender.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
-            coop::consume_budget().await;
+            turn::passed(1).await;
             return answer;
         }
         self.send_as(message, begun, how).await
@@ -217,7 +217,7 @@ impl Producer {
                 bulk.hand_over().await;
             } else {
                 // A driver that always answers at once must not keep other tasks of this thread from running.
-                coop::consume_budget().await;
+                turn::passed(1).await;
             }
         }
         bulk.finish().await
@@ -289,7 +289,7 @@ impl Producer {
         match self.short(message, how) {
             Short::Done(answer) => {
                 // A driver that always answers at once must not keep other tasks of this thread from running.
-                coop::consume_budget().await;
+                turn::passed(1).await;
                 answer
             }
             Short::Later(message) if self.lanes.is_some() => self.send_in_lane(message, how).await,

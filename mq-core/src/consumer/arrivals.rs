@@ -21,6 +21,11 @@ impl Arrivals {
         &mut self.list
     }
 
+    /// How many came with the last receive; at least 1, for the receive itself.
+    pub(super) fn count(&self) -> usize {
+        self.list.len().max(1)
+    }
+
     /// How many messages there are, if there is nothing else.
     pub(super) fn messages_only(&self) -> Option<usize> {
         self.list.iter().all(|a| matches!(a, Arrival::Delivery(_))).then_some(self.list.len())

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::task::coop;
-
 use super::{Confirming, How, Sender, To, lost_item};
 use crate::driver::erased::Boxed;
 use crate::driver::{Receipt, Sort, Target};
@@ -13,6 +11,7 @@ use crate::id::MessageId;
 use crate::layer::{Layers, Outgoing, Part};
 use crate::message::Message;
 use crate::producer::Confirmation;
+use crate::turn;
 
 /// The layers that hear of a sender's calls, and its place as the application knows it.
 #[derive(Debug)]
@@ -146,7 +145,7 @@ impl Sender {
         if let Some(answer) = self.at_once(&mut message, how) {
             self.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
-            coop::consume_budget().await;
+            turn::passed(1).await;
             return Ok(Confirmation::new(Confirming::Done(answer)));
         }
         let Some(message) = message else { return Err(self.explain(lost_item())) };
