@@ -1,5 +1,7 @@
 //! rdkafka as most people write it: futures of a `FutureProducer`, a `StreamConsumer` that commits each message.
 
+#![expect(clippy::disallowed_types, reason = "it is what most people write")]
+
 use std::time::Instant;
 
 use bytes::Bytes;

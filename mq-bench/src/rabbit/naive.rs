@@ -1,6 +1,8 @@
 //! lapin as most people write it: each publish awaited until it is on the socket, each delivery acknowledged by
 //! itself, neither returned messages nor ids looked after.
 
+#![expect(clippy::disallowed_methods, reason = "it is what most people write")]
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
