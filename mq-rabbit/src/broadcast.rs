@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -15,7 +15,7 @@ use mq_core::{Error, Result};
 
 use crate::connection::Admin;
 use crate::consumer::next_consumer;
-use crate::inbox::End;
+use crate::inbox::{self, End};
 use crate::reader::{self, Reader};
 use crate::topic::{self, Topic};
 
@@ -67,6 +67,15 @@ impl State {
             }
         }
         if into.len() > before || skipped { Poll::Ready(Ok(skipped)) } else { Poll::Pending }
+    }
+
+    /// Puts recorded acks of all partitions on the wire; false if one of the readers is dead.
+    fn try_flush(&self) -> bool {
+        let mut all = true;
+        for reader in &self.readers {
+            all &= reader.try_flush();
+        }
+        all
     }
 
     /// True for a browse that has come to its end.
@@ -156,14 +165,31 @@ impl Broadcast {
 impl Consumer for Broadcast {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         // Out of time is no error.
-        tokio::time::timeout(wait, self.arrivals(into, max)).await.unwrap_or(Ok(()))
+        inbox::within(wait, self.arrivals(into, max)).await.unwrap_or(Ok(()))
+    }
+
+    fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
+        let before = into.len();
+        // The one who receives is not waiting now; it is registered again when it waits, and meets an end there.
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut state = self.state();
+        if let Poll::Ready(Ok(true)) = state.poll(&mut cx, self.id, max, into) {
+            // What was skipped has to be acknowledged, or nothing more would come; a reader that is dead shows later.
+            state.try_flush();
+        }
+        Ok(into.len() > before)
+    }
+
+    fn try_flush(&self) -> bool {
+        self.state().try_flush()
     }
 
     fn ack(&self, tags: &[Tag]) -> AckNow {
-        let readers = self.readers();
+        let state = self.state();
         for tag in tags.iter().filter(|t| t.consumer == self.id) {
             let (partition, offset) = reader::split(tag.seq);
-            if let Some(reader) = readers.iter().find(|r| r.partition == partition && r.epoch == tag.epoch) {
+            let reader = state.readers.iter().find(|r| r.partition == partition && r.epoch == tag.epoch);
+            if let Some(reader) = reader {
                 reader.ack(offset);
             }
         }

@@ -71,14 +71,16 @@ impl Consumer for RabbitConsumer {
     fn try_receive(&self, into: &mut Vec<Arrival>, max: usize) -> Result<bool> {
         match &self.0 {
             Way::Queue(c) => c.try_receive(into, max),
-            Way::Browse(_) | Way::Broadcast(_) | Way::Group(_) => Ok(false),
+            Way::Broadcast(c) => c.try_receive(into, max),
+            Way::Browse(_) | Way::Group(_) => Ok(false),
         }
     }
 
     fn try_flush(&self) -> bool {
         match &self.0 {
             Way::Queue(c) => c.try_flush(),
-            Way::Browse(_) | Way::Broadcast(_) | Way::Group(_) => false,
+            Way::Broadcast(c) => c.try_flush(),
+            Way::Browse(_) | Way::Group(_) => false,
         }
     }
 

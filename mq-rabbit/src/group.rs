@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Admin;
 use crate::consumer::next_consumer;
 use crate::error::BACKEND;
-use crate::inbox::{End, Inbox};
+use crate::inbox::{self, End, Inbox};
 use crate::publisher::Publisher;
 use crate::reader::{self, Reader};
 use crate::seat::{self, Ask, BALANCE, Change, Table};
@@ -249,16 +249,16 @@ async fn count(table: Arc<Table>) {
 impl Consumer for GroupMember {
     async fn receive(&self, into: &mut Vec<Arrival>, max: usize, wait: Duration) -> Result<()> {
         let arrived = poll_fn(|cx| self.state().poll(cx, self.id, max, into));
-        match tokio::time::timeout(wait, arrived).await {
-            Ok(Ok(true)) => {
+        match inbox::within(wait, arrived).await {
+            Some(Ok(true)) => {
                 for reader in self.readers() {
                     reader.flush().await?;
                 }
                 Ok(())
             }
-            Err(_) | Ok(Ok(false)) => Ok(()),
-            Ok(Err(Ended::Dead(e))) => Err(e),
-            Ok(Err(Ended::Reader(reader, end))) => match reader.why(end).await {
+            None | Some(Ok(false)) => Ok(()),
+            Some(Err(Ended::Dead(e))) => Err(e),
+            Some(Err(Ended::Reader(reader, end))) => match reader.why(end).await {
                 e if e.kind() == Kind::NotFound => Err(Error::not_found("topic", &self.table.topic.name)),
                 e => Err(e),
             },

@@ -123,6 +123,11 @@ fn begun<F: Future>(frame: F) -> impl Future<Output = F::Output> {
     }
 }
 
+/// Waits at most that long. A timer for each message would cost more than the message, so without an end there is none.
+pub(crate) async fn within<F: Future>(wait: Duration, arrived: F) -> Option<F::Output> {
+    if wait < FOREVER { tokio::time::timeout(wait, arrived).await.ok() } else { Some(arrived.await) }
+}
+
 /// A prefetch of 0 would mean: no bound.
 fn prefetch(wanted: u32) -> u16 {
     u16::try_from(wanted.max(1)).unwrap_or(u16::MAX)
@@ -199,15 +204,10 @@ impl Inbox {
         mut take: impl FnMut(Delivery),
     ) -> Result<()> {
         let arrived = poll_fn(|cx| self.poll(cx, max, &mut take));
-        // A timer for each message would cost more than the message.
-        let arrived = if wait < FOREVER {
-            tokio::time::timeout(wait, arrived).await.unwrap_or(Ok(()))
-        } else {
-            arrived.await
-        };
-        match arrived {
-            Ok(()) => Ok(()),
-            Err(end) => Err(self.why(end).await),
+        match within(wait, arrived).await {
+            Some(Err(end)) => Err(self.why(end).await),
+            // Out of time is no error.
+            Some(Ok(())) | None => Ok(()),
         }
     }
 

@@ -195,6 +195,11 @@ impl Reader {
         self.inbox.flush().await.map(drop)
     }
 
+    /// As [`flush`](Self::flush), without a wait.
+    pub(crate) fn try_flush(&self) -> bool {
+        self.inbox.try_flush()
+    }
+
     pub(crate) async fn why(&self, end: End) -> mq_core::Error {
         self.inbox.why(end).await
     }
