@@ -44,6 +44,8 @@ const IDLE_CHANNELS: usize = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Pause between two looks whether a connection that closes is gone.
 const LOOK_CLOSED: Duration = Duration::from_millis(20);
+/// How long a connection may leave a question unanswered before it counts as mute.
+const MUTE: Duration = Duration::from_secs(5);
 /// Events that wait for the core.
 const EVENTS: usize = 64;
 
@@ -131,6 +133,31 @@ pub(crate) struct Links {
     offsets: Mutex<HashMap<(String, u32, String), u64>>,
     births: Births,
     numbers: Arc<Numbers>,
+}
+
+impl Links {
+    /// True if the broker has stopped to read the connection that publishes, without a word: it answers on the other
+    /// one alone. 3.10 does so for ever when a quorum queue is deleted while it holds a channel back; heartbeats go on.
+    /// The client then connects again.
+    pub(crate) async fn is_mute(&self) -> bool {
+        if self.publishing.status().blocked() || !self.publishing.status().connected() {
+            return false;
+        }
+        let alive = async {
+            let channel = self.consuming.create_channel().await?;
+            channel.close(200, "bye".into()).await
+        };
+        if error::within("look for the broker", MUTE, alive).await.is_err() {
+            return false;
+        }
+        let answer = error::within("look for the broker", MUTE, self.publishing.create_channel()).await;
+        let mute =
+            matches!(answer, Err(e) if e.kind() == Kind::Timeout) && !self.publishing.status().blocked();
+        if mute {
+            self.numbers.give_up();
+        }
+        mute
+    }
 }
 
 /// Keeps a channel open whose answer is still under way when its caller gives up: closed now, its number would be
@@ -246,7 +273,7 @@ impl Admin {
         let links = &self.links;
         let open = links.numbers.channel(&links.publishing, "open a publishing channel", self.limit());
         let (channel, connection) = (open.await?, links.publishing.status().clone());
-        Publisher::start(channel, connection, self.limit()).await
+        Publisher::start(channel, connection, Arc::downgrade(links), self.limit()).await
     }
 
     /// The queues that were made here.
@@ -396,7 +423,7 @@ async fn watch(
         let event = tokio::select! {
             event = events.next() => event,
             () = numbers.worn() => {
-                let worn = Error::disconnected("every channel number of the connection has been refused once");
+                let worn = Error::disconnected("the connection serves no more: its channel numbers are used up, or it is mute");
                 // Nobody listens any more: the client is gone.
                 drop(tell.send(Event::Lost(worn.with_backend(BACKEND))).await);
                 return;

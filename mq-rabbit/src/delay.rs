@@ -10,12 +10,13 @@ use lapin::types::FieldTable;
 use mq_core::driver::Target;
 use mq_core::protocol::Route;
 use mq_core::protocol::objects::{self, DUE};
-use mq_core::{Message, Result, Timestamp};
+use mq_core::{Error, Message, Result, Timestamp};
 use tokio::sync::{Notify, OnceCell};
 
 use crate::connection::Admin;
 use crate::convert;
 use crate::correlate::Outcome;
+use crate::error::BACKEND;
 use crate::levels::{self, LEVELS, Round, UNIT};
 use crate::plan::{self, Plan};
 use crate::publisher::{Answer, Job, Publisher};
@@ -92,11 +93,12 @@ impl Delay {
         Ok(())
     }
 
-    /// What is due for this queue, which must exist, goes to it.
+    /// What is due for this queue goes to it. [`NotFound`](mq_core::Kind::NotFound) tells by its context whether the
+    /// queue is missing or the exchange.
     pub(crate) async fn bind(&self, queue: &str) -> Result<()> {
-        let key = levels::arrival(queue);
+        let key = &levels::arrival(queue);
         self.admin
-            .run("bind a queue to the delay levels", |channel| async move {
+            .look("bind a queue to the delay levels", |channel| async move {
                 let options = QueueBindOptions::default();
                 channel
                     .queue_bind(queue.into(), OUT.into(), key.as_str().into(), options, FieldTable::default())
@@ -172,6 +174,11 @@ impl Entry {
             Err(e) => Err((answer, e)),
         }
     }
+}
+
+/// Something of the levels is gone: what was on its way is sent again, when they are complete.
+pub(crate) fn incomplete() -> Error {
+    Error::disconnected("a delay level of mq is missing; it is declared anew").with_backend(BACKEND)
 }
 
 /// How long a message has to wait still.

@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use mq_core::driver::{Item, Receipt, Routed, Target, Ticket};
 use mq_core::protocol::Route;
-use mq_core::{Error, Fate, Result};
+use mq_core::{Error, Fate, Kind, Result};
 use tokio::sync::mpsc;
 
 use crate::connection::Admin;
-use crate::delay::{Delay, Delays, Entry};
+use crate::delay::{self, Delay, Delays, Entry};
 use crate::error::BACKEND;
 use crate::levels::Round;
 use crate::producer::Place;
@@ -148,12 +148,15 @@ impl Desk {
     /// Is it there, and does it get what is due for it?
     async fn look(&self, delay: &Delay, place: &str) -> Result<()> {
         match &self.end {
-            End::Target(target, _) => {
-                if !self.admin.queue_exists(place).await? {
-                    return Err(target.not_found().with_backend(BACKEND));
+            // The broker binds nothing to a queue that is not there: one question is enough for both.
+            End::Target(target, _) => match delay.bind(place).await {
+                Err(e) if e.kind() == Kind::NotFound && e.context("exchange").is_some() => {
+                    delay.mark_broken();
+                    Err(delay::incomplete())
                 }
-                delay.bind(place).await
-            }
+                Err(e) if e.kind() == Kind::NotFound => Err(target.not_found().with_backend(BACKEND)),
+                bound => bound,
+            },
             End::Exchange(name) if topology::exchange_exists(&self.admin, name).await? => Ok(()),
             End::Exchange(name) => Err(Error::not_found("exchange", name).with_backend(BACKEND)),
         }

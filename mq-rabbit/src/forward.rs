@@ -129,7 +129,7 @@ impl Forwarder {
             Ok(Outcome::Stored) => Ok(()),
             other => {
                 delay.mark_broken();
-                other.and(Err(Error::disconnected("a delay level of mq is missing; it is declared anew")))
+                other.and(Err(delay::incomplete()))
             }
         }
     }

@@ -15,6 +15,7 @@ mod dial;
 mod error;
 mod exchange;
 mod export;
+mod flying;
 mod forward;
 mod group;
 mod half;

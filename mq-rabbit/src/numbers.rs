@@ -71,6 +71,11 @@ impl Numbers {
         self.refused.load(Ordering::Relaxed) >= SCARCE
     }
 
+    /// The connections serve no more, for whatever reason.
+    pub(crate) fn give_up(&self) {
+        self.worn.notify_one();
+    }
+
     /// Waits until the connection is worn out.
     pub(crate) async fn worn(&self) {
         self.worn.notified().await;

@@ -4,25 +4,28 @@
 //! under one lock and queues the frames under another. So all publishes of a channel go through this task. It hands
 //! over many at once and decides their fate by the rule of [`correlate`](crate::correlate).
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use mq_core::driver::{Receipt, Routed, Ticket};
 use mq_core::{Error, Fate, Kind, MessageId, Result};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep};
 
+use crate::connection::Links;
 use crate::convert::SEQUENCE;
 use crate::correlate::{Correlation, Outcome};
-use crate::delay::Delay;
+use crate::delay::{self, Delay};
 use crate::error::{self, BACKEND};
+use crate::flying::Flying;
 use crate::patient::Patient;
 
 /// Publishes that wait for the task.
@@ -31,8 +34,11 @@ const QUEUED: usize = 256;
 const BATCH: usize = 64;
 /// Unconfirmed publishes of one channel.
 const IN_FLIGHT: usize = 4096;
-/// Passes over the confirms that must yield nothing before they count as drained: the set may yield early.
-const QUIET_PASSES: u32 = 3;
+
+/// Pause between two looks whether confirms come.
+const LOOK: Duration = Duration::from_secs(4);
+/// Looks in a row that may see none before the connection is tried.
+const SILENT_LOOKS: u32 = 2;
 
 /// One publish.
 #[derive(Debug)]
@@ -100,8 +106,7 @@ fn delayed(delay: &Delay, receipt: Receipt, result: Result<Outcome>) -> Result<R
         incomplete => {
             delay.mark_broken();
             let fate = incomplete.map_or_else(|e| e.fate(), |_| Fate::Rejected);
-            let error = Error::disconnected("a delay level of mq is missing; it is declared anew");
-            Err(error.with_fate(fate).with_backend(BACKEND))
+            Err(delay::incomplete().with_fate(fate))
         }
     }
 }
@@ -173,7 +178,8 @@ impl Publisher {
     pub(crate) async fn start(
         channel: Channel,
         connection: ConnectionStatus,
-        limit: std::time::Duration,
+        links: Weak<Links>,
+        limit: Duration,
     ) -> Result<Self> {
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
         let ready = error::within("open a publishing channel", limit, confirm).await;
@@ -187,7 +193,7 @@ impl Publisher {
             fault: Arc::clone(&fault),
             connection,
         };
-        tokio::spawn(run(channel, inbox, desk));
+        tokio::spawn(run(channel, inbox, desk, links));
         Ok(Self { jobs, fault })
     }
 
@@ -316,6 +322,15 @@ impl Desk {
     fn is_dead(&self) -> bool {
         self.fault.get().is_some()
     }
+
+    /// The broker reads no more. Whoever is in flight hears that nobody knows, as its ticket is dropped.
+    fn abandon(self, mut inbox: mpsc::Receiver<Job>) {
+        let fault = self.fault.get_or_init(|| gone().with_fate(Fate::Rejected));
+        inbox.close();
+        while let Ok(job) = inbox.try_recv() {
+            job.answer.refuse(fault.clone());
+        }
+    }
 }
 
 fn sequence_of(headers: &FieldTable) -> Option<u64> {
@@ -325,37 +340,72 @@ fn sequence_of(headers: &FieldTable) -> Option<u64> {
     }
 }
 
-async fn run(channel: Channel, mut inbox: mpsc::Receiver<Job>, mut desk: Desk) {
-    let mut flying = FuturesUnordered::new();
+/// Tells when nothing has been confirmed for a suspicious time.
+struct Vigil {
+    look: Pin<Box<Sleep>>,
+    /// Looks in a row that saw nothing land.
+    silent: u32,
+}
+
+impl Vigil {
+    fn new() -> Self {
+        Self { look: Box::pin(sleep(LOOK)), silent: 0 }
+    }
+
+    fn landed(&mut self) {
+        self.silent = 0;
+    }
+
+    /// Ready when publishes have waited for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            self.look.as_mut().reset(Instant::now() + LOOK);
+            self.silent += 1;
+            if self.silent > SILENT_LOOKS {
+                self.silent = 0;
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+async fn run(channel: Channel, mut inbox: mpsc::Receiver<Job>, mut desk: Desk, links: Weak<Links>) {
+    let mut flying = Flying::new();
+    let mut vigil = Vigil::new();
     let mut taken = Vec::with_capacity(BATCH);
     let (mut seq, mut open) = (0, true);
     while open || !flying.is_empty() {
-        tokio::select! {
-            count = inbox.recv_many(&mut taken, BATCH), if open && flying.len() < IN_FLIGHT => {
+        let silent = poll_fn(|cx| {
+            let landed = flying.land(cx, |flight| desk.land(flight));
+            if open
+                && flying.len() < IN_FLIGHT
+                && let Poll::Ready(count) = inbox.poll_recv_many(cx, &mut taken, BATCH)
+            {
                 open = count > 0;
                 for job in taken.drain(..) {
                     seq += 1;
                     flying.push(transmit(&channel, seq, job));
                 }
+                // The first poll of new publishes, in their order, is their hand-over.
+                flying.land(cx, |flight| desk.land(flight));
+                return Poll::Ready(false);
             }
-            Some(flight) = flying.next() => desk.land(flight),
-        }
-        let mut quiet = 0;
-        poll_fn(|cx| {
-            // Also the first poll of new publishes, in their order: that is their hand-over.
-            while quiet < QUIET_PASSES {
-                match flying.poll_next_unpin(cx) {
-                    Poll::Ready(Some(flight)) => {
-                        quiet = 0;
-                        desk.land(flight);
-                    }
-                    Poll::Ready(None) => break,
-                    Poll::Pending => quiet += 1,
-                }
+            if landed || flying.is_empty() {
+                vigil.landed();
             }
-            Poll::Ready(())
+            match landed {
+                true => Poll::Ready(false),
+                false => vigil.poll(cx).map(|()| true),
+            }
         })
         .await;
+        if silent
+            && let Some(links) = links.upgrade()
+            && links.is_mute().await
+        {
+            return desk.abandon(inbox);
+        }
         if desk.is_dead() {
             inbox.close();
             desk.failed.drain(..).for_each(|(answer, e)| answer.give(Err(e)));
