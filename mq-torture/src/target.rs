@@ -93,12 +93,16 @@ async fn real(url: &str, faults: &[Fault]) -> Result<Target> {
         (None, url.to_owned())
     };
     let nodes = Nodes::of(owned, Control::new(store));
-    let trouble = |fault: &Fault| match (fault, &network) {
-        (Fault::Delete, _) => Trouble::delete(),
-        (Fault::Client, _) => Trouble::client(),
-        (Fault::Stall, _) => nodes.stalls(),
-        (Fault::Alarm, _) => alarm::alarms(owned, nodes.control.clone(), &url),
-        (fault, Some(network)) if fault.is_of_the_network() => network.trouble(*fault),
+    let alarms = match faults.contains(&Fault::Alarm) {
+        true => Some(alarm::alarms(owned, nodes.control.clone(), &url).await?),
+        false => None,
+    };
+    let trouble = |fault: &Fault| match (fault, &network, &alarms) {
+        (Fault::Delete, ..) => Trouble::delete(),
+        (Fault::Client, ..) => Trouble::client(),
+        (Fault::Stall, ..) => nodes.stalls(),
+        (Fault::Alarm, _, Some(alarms)) => alarms.clone(),
+        (fault, Some(network), _) if fault.is_of_the_network() => network.trouble(*fault),
         _ => nodes.kills(),
     };
     let workers = faults.contains(&Fault::Client).then(|| workers(&url)).transpose()?;
