@@ -41,7 +41,8 @@ pub(crate) async fn alarms(broker: &Broker, control: Control, url: &str) -> mq::
         let time = if turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { SHORT } else { LONG };
         let alarm = alarm.clone();
         async move { alarm.make(time).await }
-    }))
+    })
+    .slow_to_begin())
 }
 
 #[derive(Clone)]

@@ -14,6 +14,10 @@ use crate::history::End;
 /// Sends that go on while a kill takes its course, at least.
 const SLACK: u64 = 2000;
 
+/// Sends that may begin in each pause while a fault is slow to begin.
+const STEP: u64 = 20;
+const PACE: Duration = Duration::from_millis(20);
+
 /// Ended sends at which a kill comes; where every send is confirmed, that many confirms.
 fn mark(plan: &Plan, kill: u64) -> u64 {
     plan.messages * kill / (u64::from(plan.kills) + 1)
@@ -53,20 +57,35 @@ async fn one(run: &Run, setup: &Setup, client: &Client, number: u64, reached: bo
     let name = trouble.name().to_owned();
     let fault = run.recorder.fault(format!("{name} {number}"));
     let (start, began) = (run.recorder.now(), Instant::now());
-    run.gate.send_replace(gate(&run.plan, number));
+    let gate = gate(&run.plan, number);
+    if !trouble.is_slow {
+        run.gate.send_replace(gate);
+    }
     let done = match &trouble.deed {
-        Deed::Hook(hook) => hook().await,
+        Deed::Hook(hook) => tokio::select! {
+            done = hook() => done,
+            () = spread(run, gate), if trouble.is_slow => unreachable!("it has no end"),
+        },
         Deed::Client => {
             run.slaughter.send_modify(|n| *n += 1);
             Ok(())
         }
         Deed::Delete => delete(run, client).await.map_err(|e| e.to_string()),
     };
+    run.gate.send_replace(gate);
     done.map_err(|e| Error::new(Kind::Unexpected, format!("{name} {number} failed: {e}")))?;
     let (up, answered) = (began.elapsed(), run.recorder.now());
     let recovered = recovery(run, began, began + up + run.plan.patience.fail_over).await;
     run.recorder.healed(fault);
     Ok(Kill { name, number, confirmed, delivered, reached, mark, began: start, answered, up, recovered })
+}
+
+/// Lets sends begin little by little, as far as this gate. It has no end.
+async fn spread(run: &Run, gate: u64) {
+    loop {
+        run.gate.send_modify(|open| *open = (*open + STEP).min(gate).max(*open));
+        sleep(PACE).await;
+    }
 }
 
 /// The fault whose turn it is.

@@ -11,6 +11,8 @@ use crate::harness::Hook;
 pub struct Trouble {
     name: String,
     pub(super) deed: Deed,
+    /// It takes its time to begin: the workload must not be through by then.
+    pub(super) is_slow: bool,
 }
 
 #[derive(Clone)]
@@ -30,20 +32,27 @@ impl Trouble {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = std::result::Result<(), String>> + Send + 'static,
     {
-        Self { name: name.into(), deed: Deed::Hook(Arc::new(move || Box::pin(make()))) }
+        Self { name: name.into(), deed: Deed::Hook(Arc::new(move || Box::pin(make()))), is_slow: false }
+    }
+
+    /// A fault that begins some seconds after it was asked for: what is sent meanwhile is spread over that time.
+    #[must_use]
+    pub fn slow_to_begin(mut self) -> Self {
+        self.is_slow = true;
+        self
     }
 
     /// Deletes the queue under its producers and consumers and declares it again. What was in it is gone, and the
     /// judge knows; what is sent to the new one must arrive.
     #[must_use]
     pub fn delete() -> Self {
-        Self { name: "delete".to_owned(), deed: Deed::Delete }
+        Self { name: "delete".to_owned(), deed: Deed::Delete, is_slow: false }
     }
 
     /// Kills the processes of [`Plan::workers`](super::Plan::workers); others take their places.
     #[must_use]
     pub fn client() -> Self {
-        Self { name: "client".to_owned(), deed: Deed::Client }
+        Self { name: "client".to_owned(), deed: Deed::Client, is_slow: false }
     }
 
     /// What the report calls it.
