@@ -1,8 +1,8 @@
 //! The flows through the structs that users hold: the same code for every broker.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,6 +29,9 @@ pub(crate) async fn publish_delayed(
     timed(producer, n, window, move || Message::new(body.clone()).with_delay(delay)).await
 }
 
+/// Messages between two looks at what is confirmed, while there is room in the window.
+const LOOK: u64 = 32;
+
 async fn timed(
     producer: Producer,
     n: u64,
@@ -51,11 +54,13 @@ async fn send(producer: Producer, n: u64, window: usize, message: impl Fn() -> M
         return late;
     }
     let mut open = Open(VecDeque::with_capacity(window));
-    for _ in 0..n {
+    for number in 0..n {
         if open.0.len() == window {
             open.oldest(&mut late).await;
+            open.ready(&mut late);
+        } else if number % LOOK == 0 {
+            open.ready(&mut late);
         }
-        open.ready(&mut late);
         let start = Instant::now();
         let confirmation = producer.hand_over(message()).await.expect("a hand-over");
         open.0.push_back((start, confirmation.into_future()));
@@ -125,26 +130,47 @@ pub(crate) async fn both(
     sample
 }
 
-/// Lets that many handlers work at a time, each message acknowledged by its handler's end.
+/// Lets that many handlers work at a time, each message acknowledged by its handler's end. The clock stops at the last
+/// one: leaving is not what is measured, as joining is not.
 pub(crate) async fn handle(consumer: mq::ConsumerBuilder, n: u64, workers: usize) -> Sample {
-    let (done, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let began = Arc::new(std::sync::OnceLock::new());
-    let stop = {
-        let enough = Arc::clone(&enough);
-        async move { enough.notified().await }
-    };
-    let first = Arc::clone(&began);
+    let course = Arc::new(Course::default());
+    let (end, handled) = (Arc::clone(&course), Arc::clone(&course));
+    let stop = async move { end.over.notified().await };
     let run = consumer.concurrency(workers).run_until(stop, move |_message: Received| {
-        let (done, enough, first) = (Arc::clone(&done), Arc::clone(&enough), Arc::clone(&first));
+        let course = Arc::clone(&handled);
         async move {
-            first.get_or_init(Watch::start);
-            if done.fetch_add(1, Ordering::Relaxed) + 1 == n {
-                enough.notify_one();
-            }
+            course.step(n);
             Ok(())
         }
     });
     run.await.expect("the run ends");
-    let watch = Arc::into_inner(began).and_then(std::sync::OnceLock::into_inner);
-    watch.expect("a handler has run").stop(n, Vec::new())
+    let sample = lock(&course.sample).take();
+    sample.expect("the last handler has run")
+}
+
+/// What the handlers of a run share.
+#[derive(Default)]
+struct Course {
+    done: AtomicU64,
+    watch: Mutex<Option<Watch>>,
+    sample: Mutex<Option<Sample>>,
+    over: Notify,
+}
+
+impl Course {
+    /// One more message is handled. Some that were fetched ahead may still come after the last one of the round.
+    fn step(&self, n: u64) {
+        let before = self.done.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            *lock(&self.watch) = Some(Watch::start());
+        }
+        if before + 1 == n {
+            *lock(&self.sample) = lock(&self.watch).take().map(|watch| watch.stop(n, Vec::new()));
+            self.over.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

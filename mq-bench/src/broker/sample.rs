@@ -88,6 +88,14 @@ pub(crate) fn contest(mut contenders: Vec<Contender<'_>>, rounds: usize) -> Vec<
 }
 
 impl Standing {
+    /// The raw client as it is, and this contender in our place.
+    pub(crate) fn in_our_place(self, name: &str) -> Option<Self> {
+        match self.name {
+            "raw" => Some(self),
+            other => (other == name).then_some(Self { name: "ours", ..self }),
+        }
+    }
+
     fn of(name: &'static str, samples: &[Sample]) -> Self {
         let rates: Vec<f64> = samples.iter().map(Sample::rate).collect();
         let rate = median(rates.clone());
@@ -113,9 +121,13 @@ fn quantile(sorted: &[u64], part: usize) -> Option<f64> {
     Some(count(sorted[at]) / 1000.0)
 }
 
+/// Of an even number, what lies between the two in the middle: the upper one would be the best rate and the worst cost.
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+    let (Some(low), Some(high)) = (all.get(all.len().saturating_sub(1) / 2), all.get(all.len() / 2)) else {
+        return f64::NAN;
+    };
+    (low + high) / 2.0
 }
 
 /// Time of one synchronous write of 4 KiB in the target folder: what a broker waits for.

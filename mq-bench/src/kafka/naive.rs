@@ -22,15 +22,18 @@ impl Producer {
     }
 
     pub(super) async fn publish(&self, topic: &str, n: u64, window: usize, body: &Bytes) -> Sample {
+        let (producer, topic, body) = (self.0.clone(), topic.to_owned(), body.clone());
         let watch = Watch::start();
-        let one = |_| async {
-            let start = Instant::now();
-            let record = FutureRecord::<[u8], [u8]>::to(topic).payload(body);
-            self.0.send(record, Timeout::Never).await.map_err(|(e, _)| e).expect("a record is stored");
-            since(start)
-        };
-        let late = stream::iter(0..n).map(one).buffered(window).collect().await;
-        watch.stop(n, late)
+        let sending = tokio::spawn(async move {
+            let one = |_| async {
+                let start = Instant::now();
+                let record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&body[..]);
+                producer.send(record, Timeout::Never).await.map_err(|(e, _)| e).expect("a record is stored");
+                since(start)
+            };
+            stream::iter(0..n).map(one).buffered(window).collect().await
+        });
+        watch.stop(n, sending.await.expect("the publisher ends"))
     }
 }
 

@@ -25,7 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn settings(url: &str) -> ClientConfig {
     let host = url.trim_start_matches("kafka://").split(['/', '?']).next().unwrap_or_default();
     let mut settings = ClientConfig::new();
-    settings.set("bootstrap.servers", host).set("allow.auto.create.topics", "false");
+    settings
+        .set("bootstrap.servers", host)
+        .set("allow.auto.create.topics", "false")
+        .set("enable.metrics.push", "false");
     settings
 }
 
@@ -36,6 +39,7 @@ pub(super) fn sending(url: &str) -> ClientConfig {
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("partitioner", "murmur2_random")
+        .set("message.max.bytes", "4194304")
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "1048576");
     settings
@@ -115,26 +119,15 @@ impl Raw {
     }
 
     pub(super) async fn publish(&self, topic: &str, n: u64, window: usize, body: &Bytes) -> Sample {
+        let publisher = self.publisher(topic, body);
         let watch = Watch::start();
-        let late = self.send(topic, n, window, body).await;
+        let late = tokio::spawn(publisher.run(n, window)).await.expect("the publisher ends");
         watch.stop(n, late)
     }
 
-    async fn send(&self, topic: &str, n: u64, window: usize, body: &Bytes) -> Vec<u64> {
-        let (places, template) = (Arc::new(Semaphore::new(window)), self.template());
-        for number in 0..n {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the window stays open");
-            let flight = Box::new(Flight { start: Instant::now(), _place: place });
-            let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, flight)
-                .payload(body)
-                .headers(template.headers(number));
-            self.producer.send(record).map_err(|(e, _)| e).expect("there is room for the window");
-        }
-        let all = u32::try_from(window).expect("a window is small");
-        drop(places.acquire_many(all).await.expect("the window stays open"));
-        let reports = self.producer.context();
-        assert_eq!(reports.failed.load(Ordering::Relaxed), 0, "every record is stored");
-        std::mem::take(&mut *reports.late.lock().unwrap_or_else(PoisonError::into_inner))
+    fn publisher(&self, topic: &str, body: &Bytes) -> Publisher {
+        let (producer, template) = (self.producer.clone(), self.template());
+        Publisher { producer, template, topic: topic.to_owned(), body: body.clone() }
     }
 
     /// Receives on a thread of its own; what arrives is copied out of the client, as an application keeps it.
@@ -151,11 +144,40 @@ impl Raw {
         let mut place = TopicPartitionList::new();
         place.add_partition_offset(topic, 0, Offset::Offset(end)).expect("an offset");
         consumer.assign(&place).expect("an assignment");
+        let publisher = self.publisher(topic, body);
         let watch = Watch::start();
         let reading = std::thread::spawn(move || drop(read(&consumer, n)));
-        let late = runtime.block_on(self.send(topic, n, window, body));
+        let sending = async { tokio::spawn(publisher.run(n, window)).await.expect("the publisher ends") };
+        let late = runtime.block_on(sending);
         reading.join().expect("the reader ends");
         watch.stop(n, late)
+    }
+}
+
+/// Sends in a task of the runtime, as the other side does.
+struct Publisher {
+    producer: ThreadedProducer<Reports>,
+    template: Template,
+    topic: String,
+    body: Bytes,
+}
+
+impl Publisher {
+    async fn run(mut self, n: u64, window: usize) -> Vec<u64> {
+        let places = Arc::new(Semaphore::new(window));
+        for number in 0..n {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the window stays open");
+            let flight = Box::new(Flight { start: Instant::now(), _place: place });
+            let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, flight)
+                .payload(&self.body)
+                .headers(self.template.headers(number));
+            self.producer.send(record).map_err(|(e, _)| e).expect("there is room for the window");
+        }
+        let all = u32::try_from(window).expect("a window is small");
+        drop(places.acquire_many(all).await.expect("the window stays open"));
+        let reports = self.producer.context();
+        assert_eq!(reports.failed.load(Ordering::Relaxed), 0, "every record is stored");
+        std::mem::take(&mut *reports.late.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -18,14 +18,22 @@ impl Template {
     }
 
     /// For the next record: an id of its own.
-    pub(super) fn headers(&self, number: u64) -> OwnedHeaders {
+    pub(super) fn headers(&mut self, number: u64) -> OwnedHeaders {
         let all = OwnedHeaders::new_with_capacity(self.0.len());
-        self.0.iter().fold(all, |all, (key, value)| {
+        self.0.iter_mut().fold(all, |all, (key, value)| {
             if key == ID {
-                let id = format!("{number:0width$}", width = value.len());
-                return all.insert(Header { key, value: Some(id.as_bytes()) });
+                write_digits(number, value);
             }
             all.insert(Header { key, value: Some(value.as_slice()) })
         })
+    }
+}
+
+/// In place, all of it: what formats and allocates would cost the raw client more than its own sends.
+fn write_digits(number: u64, into: &mut [u8]) {
+    let mut left = number;
+    for place in into.iter_mut().rev() {
+        *place = b"0123456789"[usize::try_from(left % 10).unwrap_or_default()];
+        left /= 10;
     }
 }

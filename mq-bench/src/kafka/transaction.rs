@@ -29,13 +29,14 @@ impl Raw {
 
     /// On a thread of the caller: every call of a transaction blocks.
     pub(super) fn run(&self, topic: &str, n: u64, messages: u64, body: &Bytes) -> Sample {
+        let mut template = self.template.clone();
         let (watch, mut late) = (Watch::start(), Vec::new());
         for _ in 0..n {
             let start = Instant::now();
             self.producer.begin_transaction().expect("a transaction begins");
             for number in 0..messages {
                 let record =
-                    BaseRecord::<[u8], [u8]>::to(topic).payload(body).headers(self.template.headers(number));
+                    BaseRecord::<[u8], [u8]>::to(topic).payload(body).headers(template.headers(number));
                 self.producer.send(record).map_err(|(e, _)| e).expect("there is room for a transaction");
             }
             // A commit with a report outstanding costs 100 ms.
