@@ -13,8 +13,8 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use crate::delay::Moved;
 use crate::error;
 use crate::event::Events;
+use crate::flight::Flight;
 use crate::gate::{Gate, Places};
-use crate::topic::Flight;
 
 /// Passes a log line of librdkafka on.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -73,15 +73,16 @@ pub(crate) enum Answer {
     Moved(Moved),
 }
 
-impl Answer {
+impl Sent {
     /// The broker has answered, or librdkafka in its place.
-    fn give(self, result: &DeliveryResult<'_>) {
-        match self {
-            Self::Ticket(ticket, flight) => {
+    fn answered(self, gate: &Gate, result: &DeliveryResult<'_>) {
+        match self.answer {
+            Answer::Ticket(ticket, flight) => {
                 ticket.done(flight.topic.answer(result));
-                flight.ended();
+                flight.leave(self.places);
             }
-            Self::Moved(moved) => {
+            Answer::Moved(moved) => {
+                gate.leave(self.places);
                 let failed = failure(result).map(|e| error::of("the delayed message was not moved", e));
                 moved.answer(failed.map_or(Ok(()), Err));
             }
@@ -89,14 +90,17 @@ impl Answer {
     }
 
     /// It was never handed over.
-    pub(crate) fn refuse(self, why: Error) {
+    pub(crate) fn refuse(self, gate: &Gate, why: Error) {
         let why = why.with_fate(Fate::Rejected);
-        match self {
-            Self::Ticket(ticket, flight) => {
+        match self.answer {
+            Answer::Ticket(ticket, flight) => {
                 ticket.done(Err(why));
-                flight.ended();
+                flight.leave(self.places);
             }
-            Self::Moved(moved) => moved.answer(Err(why)),
+            Answer::Moved(moved) => {
+                gate.leave(self.places);
+                moved.answer(Err(why));
+            }
         }
     }
 }
@@ -122,8 +126,6 @@ impl ProducerContext for Sending {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let Sent { answer, places } = *sent;
-        self.gate.leave(places);
-        answer.give(result);
+        sent.answered(&self.gate, result);
     }
 }

@@ -12,6 +12,7 @@ mod detach;
 mod error;
 mod event;
 mod export;
+mod flight;
 mod gate;
 mod half;
 mod producer;

@@ -8,8 +8,9 @@ use mq_core::{Error, Message, Result, Timestamp};
 
 use crate::connection::Link;
 use crate::context::{Answer, Sent};
+use crate::flight::Flight;
 use crate::gate::Places;
-use crate::topic::{Flight, Topic};
+use crate::topic::Topic;
 use crate::{convert, delay, error};
 
 /// Sends to one queue or topic, over the connection's shared native producer.
@@ -23,7 +24,8 @@ pub struct KafkaProducer {
 
 impl KafkaProducer {
     pub(crate) fn new(link: Arc<Link>, topic: Arc<Topic>, ttl: Option<Duration>) -> Self {
-        Self { link, flight: Flight::new(topic), ttl }
+        let flight = Flight::new(topic, Arc::clone(&link.gate));
+        Self { link, flight, ttl }
     }
 
     /// Where a message waits that is due at this time, if that is not now.
@@ -65,7 +67,7 @@ impl driver::Producer for KafkaProducer {
                 None => None,
             };
             let closed = || Error::closed("connection");
-            let places = self.link.gate.enter(item.message.weight()).await.ok_or_else(closed)?;
+            let places = self.flight.enter(item.message.weight()).await.ok_or_else(closed)?;
             self.hand_over_next(batch, level.as_deref(), places);
         }
         Ok(())
@@ -79,7 +81,7 @@ impl driver::Producer for KafkaProducer {
             return;
         }
         while let Some(item) = batch.peek().filter(|item| item.message.due().is_none()) {
-            let Some(places) = self.link.gate.try_enter(item.message.weight()) else { return };
+            let Some(places) = self.flight.try_enter(item.message.weight()) else { return };
             self.hand_over_next(batch, None, places);
         }
     }
@@ -95,7 +97,7 @@ impl KafkaProducer {
         let Some(ttl) = self.ttl else {
             match batch.lend() {
                 Some((item, ticket)) => self.hand_over(&item.message, level, ticket, places),
-                None => self.link.gate.leave(places),
+                None => self.flight.leave(places),
             }
             return;
         };
@@ -104,24 +106,20 @@ impl KafkaProducer {
                 convert::expire(&mut item.message, ttl);
                 self.hand_over(&item.message, level, ticket, places);
             }
-            None => self.link.gate.leave(places),
+            None => self.flight.leave(places),
         }
     }
 
     /// Gives a message to librdkafka, in the order of the calls. It copies it and does not block.
     fn hand_over(&self, message: &Message, level: Option<&str>, ticket: Ticket, places: Places) {
-        self.flight.sent();
-        let answer = Answer::Ticket(ticket, Arc::clone(&self.flight));
-        let sent = Box::new(Sent { answer, places });
+        let sent = Box::new(Sent { answer: Answer::Ticket(ticket, Arc::clone(&self.flight)), places });
         let target = &self.flight.topic.target;
         let record = match level {
             Some(level) => convert::delay(level, message, target, sent),
             None => convert::record(&target.name, message, sent),
         };
         if let Err((native, record)) = self.link.send(record) {
-            let Sent { answer, places } = *record.delivery_opaque;
-            self.link.gate.leave(places);
-            answer.refuse(error::of("the message was refused", native));
+            record.delivery_opaque.refuse(&self.link.gate, error::of("the message was refused", native));
         }
     }
 }

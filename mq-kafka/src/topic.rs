@@ -1,82 +1,24 @@
-//! A topic that is written to: what is in flight, and whether it is known to be there.
+//! A topic that is written to: who sends to it, and whether it is known to be there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use mq_core::driver::{Position, Receipt, Sort, Target};
 use mq_core::{Error, Fate, Kind, Result};
 use rdkafka::Message as _;
 use rdkafka::producer::DeliveryResult;
-use tokio::sync::Notify;
 
 use crate::context::failure;
+use crate::flight::Flight;
 use crate::{error, lock};
-
-/// How many messages are handed over and not answered.
-#[derive(Debug, Default)]
-struct InFlight {
-    count: AtomicUsize,
-    idle: Notify,
-}
-
-impl InFlight {
-    fn add(&self) {
-        self.count.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn sub(&self) {
-        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    async fn drained(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.count.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-}
-
-/// What one producer has in flight.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) topic: Arc<Topic>,
-    own: InFlight,
-}
-
-impl Flight {
-    pub(crate) fn new(topic: Arc<Topic>) -> Arc<Self> {
-        Arc::new(Self { topic, own: InFlight::default() })
-    }
-
-    /// One more is handed over.
-    pub(crate) fn sent(&self) {
-        self.own.add();
-        self.topic.all.add();
-    }
-
-    /// One came back, or never left.
-    pub(crate) fn ended(&self) {
-        self.own.sub();
-        self.topic.all.sub();
-    }
-
-    /// Waits until nothing of this producer is in flight.
-    pub(crate) async fn drained(&self) {
-        self.own.drained().await;
-    }
-}
 
 /// A topic of a connection's producers.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) target: Target,
-    all: InFlight,
+    /// Its producers.
+    flights: Mutex<Vec<Weak<Flight>>>,
     /// It was deleted here: nothing may be sent any more, or it would land in a later topic of that name.
     gone: AtomicBool,
     /// The broker did not know it: ask before the next send.
@@ -87,7 +29,7 @@ impl Topic {
     fn new(target: Target) -> Self {
         Self {
             target,
-            all: InFlight::default(),
+            flights: Mutex::default(),
             gone: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
         }
@@ -141,9 +83,19 @@ impl Topic {
         }
     }
 
+    /// One more producer sends to it.
+    pub(crate) fn add(&self, flight: &Arc<Flight>) {
+        let mut flights = lock(&self.flights);
+        flights.retain(|other| other.strong_count() > 0);
+        flights.push(Arc::downgrade(flight));
+    }
+
     /// Waits until nothing is in flight.
     pub(crate) async fn drained(&self) {
-        self.all.drained().await;
+        let flights: Vec<_> = lock(&self.flights).iter().filter_map(Weak::upgrade).collect();
+        for flight in flights {
+            flight.drained().await;
+        }
     }
 }
 

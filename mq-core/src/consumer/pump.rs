@@ -56,7 +56,7 @@ impl Pump {
     }
 
     pub(super) fn take(&self, buffer: &mut VecDeque<Incoming>) {
-        buffer.append(&mut lock(&self.inbox));
+        join(buffer, &mut lock(&self.inbox));
     }
 
     /// Moves what has arrived to `buffer`; waits for something.
@@ -91,6 +91,15 @@ impl Pump {
             !partitions.is_empty() && i.position.is_none_or(|p| !partitions.contains(&p.partition))
         });
         i64::try_from(before - inbox.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Moves all behind what is there already, without touching each message where that is nothing.
+fn join(into: &mut VecDeque<Incoming>, from: &mut VecDeque<Incoming>) {
+    if into.is_empty() {
+        std::mem::swap(into, from);
+    } else {
+        into.append(from);
     }
 }
 
@@ -142,7 +151,7 @@ impl Session {
                 // Whatever goes away later makes them void, wherever they wait by then.
                 let stamp = self.fence.stamp();
                 fresh.iter_mut().for_each(|i| i.stamp = stamp);
-                lock(&pump.inbox).append(&mut fresh);
+                join(&mut lock(&pump.inbox), &mut fresh);
                 pump.filled.notify_one();
             }
         }

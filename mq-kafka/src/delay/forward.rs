@@ -18,6 +18,7 @@ use super::{LEVELS, topic};
 use crate::connection::{Link, make};
 use crate::consumer::acked;
 use crate::context::{Answer, Sent};
+use crate::gate::Places;
 use crate::{convert, error, lock, topology};
 
 /// Longest wait in one poll.
@@ -177,7 +178,7 @@ impl Forwarder {
         target: Option<&Target>,
         aside: bool,
     ) {
-        let Some(places) = link.gate.try_enter(record.message.weight()) else {
+        let Some(places) = link.gate.try_enter(Places::of(record.message.weight())) else {
             return self.lines.back(key, record, Timestamp::now().plus(POLL));
         };
         if target.is_none() {
@@ -192,9 +193,7 @@ impl Forwarder {
             None => convert::record(to, &record.message, sent),
         };
         if let Err((failed, native)) = link.send(native) {
-            let Sent { answer, places } = *native.delivery_opaque;
-            link.gate.leave(places);
-            answer.refuse(error::of("the delayed message was refused", failed));
+            native.delivery_opaque.refuse(&link.gate, error::of("the delayed message was refused", failed));
         }
     }
 
