@@ -93,8 +93,10 @@ impl Exchange {
     pub async fn hand_over(&self, routing_key: &str, message: impl Into<Message>) -> Result<Confirmation> {
         let (sender, how, mut message) = (self.sender()?, self.how(routing_key), message.into());
         let begun = sender.begin(&mut message, how);
-        let prepared = self.prepare(sender, routing_key, &mut message);
-        sender.hand_over_begun(message, begun, how, prepared).await
+        if let Err(error) = self.prepare(sender, routing_key, &mut message) {
+            return Err(sender.turned_down(begun, error));
+        }
+        sender.hand_over_begun(&mut Some(message), begun, how).await
     }
 
     /// Publishes many messages, each with its routing key, as [`Producer::send_all`](crate::Producer::send_all) sends

@@ -186,8 +186,10 @@ impl Producer {
         }
         let (mut message, how) = (message.into(), How::plain(true));
         let begun = self.sender.begin(&mut message, how);
-        let prepared = prepare(&self.sender, &mut message).map_err(|e| self.sender.explain(e));
-        self.sender.hand_over_begun(message, begun, how, prepared).await
+        if let Err(error) = prepare(&self.sender, &mut message) {
+            return Err(self.sender.turned_down(begun, self.sender.explain(error)));
+        }
+        self.sender.hand_over_begun(&mut Some(message), begun, how).await
     }
 
     /// Sends many messages, in as few calls of the backend as the window allows; one result for each, in order. What

@@ -6,7 +6,7 @@ use super::{Confirming, How, Sender, To, lost_item};
 use crate::driver::erased::Boxed;
 use crate::driver::{Receipt, Sort, Target};
 use crate::emulate::Base;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::layer::{Layers, Outgoing, Part};
 use crate::message::Message;
@@ -128,27 +128,28 @@ impl Sender {
         }
     }
 
-    /// Hands a message over that has begun and was prepared, or refused by that.
+    /// Tells that a call was refused before the hand-over, and passes the reason on.
+    #[cold]
+    pub(crate) fn turned_down(&self, begun: Option<MessageId>, error: Error) -> Error {
+        self.ended(begun, &Err(error.clone()));
+        error
+    }
+
+    /// Hands over a message that is prepared, and that layers have seen if there are any.
     #[inline]
     pub(crate) async fn hand_over_begun(
         self: &Arc<Self>,
-        message: Message,
+        message: &mut Option<Message>,
         begun: Option<MessageId>,
         how: How<'_>,
-        prepared: Result<()>,
     ) -> Result<Confirmation> {
-        if let Err(error) = prepared {
-            self.ended(begun, &Err(error.clone()));
-            return Err(error);
-        }
-        let mut message = Some(message);
-        if let Some(answer) = self.at_once(&mut message, how) {
+        if let Some(answer) = self.at_once(message, how) {
             self.ended(begun, &answer);
             // A driver that always answers at once must not keep other tasks of this thread from running.
             turn::passed(1).await;
             return Ok(Confirmation::new(Confirming::Done(answer)));
         }
-        let Some(message) = message else { return Err(self.explain(lost_item())) };
+        let Some(message) = message.take() else { return Err(self.explain(lost_item())) };
         let call = begun.map(|id| self.call(id));
         told(call, self.hand_over(message, how).await).map(Confirmation::new)
     }
