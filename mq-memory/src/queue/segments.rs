@@ -16,7 +16,7 @@ const SEGMENT: usize = 128;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Segments {
-    /// Empty only if there is none between.
+    /// Empty only if there is none between; those are never empty.
     first: VecDeque<Entry>,
     last: VecDeque<Entry>,
     between: VecDeque<VecDeque<Entry>>,
@@ -49,7 +49,8 @@ impl Segments {
         let full = replace(&mut self.last, ring);
         if self.first.is_empty() {
             self.first = full;
-        } else {
+        } else if !full.is_empty() {
+            // One without room was never filled; between the others it would pass for the end of the line.
             self.between.push_back(full);
         }
     }
@@ -163,6 +164,35 @@ mod tests {
         assert!(std::iter::from_fn(|| other.pop_front()).map(|e| e.pos).eq(expected..=next));
         let kept = |s: &Segments| s.first.capacity() + s.last.capacity() + s.spare.capacity();
         assert!(kept(&other) <= 2 * KEPT && other.front().is_none(), "{}", kept(&other));
+    }
+
+    #[test]
+    fn whatever_is_put_in_and_taken_out_the_order_stays() {
+        let some = |random: &mut fastrand::Rng| {
+            let most = [3, 40, 300][random.usize(0..3)];
+            random.u64(0..most)
+        };
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut line, mut inbox) = (Segments::default(), Segments::default());
+            let (mut put, mut moved, mut expected) = (0, 0, 0);
+            for _ in 0..60 {
+                for _ in 0..some(&mut random) {
+                    inbox.push_back(entry(put));
+                    put += 1;
+                }
+                if random.bool() {
+                    line.append(&mut inbox);
+                    moved = put;
+                }
+                for _ in 0..some(&mut random) {
+                    let next = (expected < moved).then_some(expected);
+                    assert_eq!(line.front().map(|e| e.pos), next, "seed {seed}");
+                    assert_eq!(line.pop_front().map(|e| e.pos), next, "seed {seed}");
+                    expected += u64::from(next.is_some());
+                }
+            }
+        }
     }
 
     #[test]
