@@ -43,7 +43,8 @@ async fn route(cx: &Ctx, kind: ExchangeKind, keys: &[&str], expected: &[(&str, &
     }
     for (n, (pattern, wanted)) in expected.iter().enumerate() {
         let wanted: Vec<_> = wanted.iter().map(|k| format!("[{k}]")).collect();
-        check_eq!(got(cx, &format!("q{n}")).await?, sorted(wanted), "what `{pattern}` of {kind:?} received");
+        let got = got(cx, &format!("q{n}"), wanted.len()).await?;
+        check_eq!(got, sorted(wanted), "what `{pattern}` of {kind:?} received");
     }
     Ok(())
 }
@@ -53,10 +54,10 @@ fn sorted(mut list: Vec<String>) -> Vec<String> {
     list
 }
 
-/// All that a queue holds, sorted.
-async fn got(cx: &Ctx, queue: &str) -> Outcome<Vec<String>> {
+/// All that a queue holds, sorted; waited for until it is as much as is wanted, and then until it is quiet.
+async fn got(cx: &Ctx, queue: &str, wanted: usize) -> Outcome<Vec<String>> {
     let mut consumer = cx.client.queue(queue).consumer().open().await?;
-    let texts = cx.drain(&mut consumer).await?;
+    let texts = cx.all(&mut consumer, wanted).await?;
     consumer.close().await?;
     Ok(sorted(texts))
 }
@@ -127,7 +128,8 @@ async fn route_headers(
     }
     for (n, (what, _)) in demands.iter().enumerate() {
         let wanted = sorted(expected[n].iter().map(ToString::to_string).collect());
-        check_eq!(got(cx, &format!("q{n}")).await?, wanted, "what `{what}` received");
+        let got = got(cx, &format!("q{n}"), wanted.len()).await?;
+        check_eq!(got, wanted, "what `{what}` received");
     }
     Ok(())
 }
@@ -204,7 +206,7 @@ async fn one_copy_for_a_queue_however_many_bindings_match(cx: Ctx) -> Outcome {
     cx.client.declare(topology).await?;
     cx.topology_seen().await;
     cx.client.exchange("x").publish("a.b", "once").await?;
-    check_eq!(got(&cx, "q").await?, ["once"], "copies");
+    check_eq!(got(&cx, "q", 1).await?, ["once"], "copies");
     Ok(())
 }
 
@@ -223,7 +225,7 @@ async fn what_matches_no_queue_is_told(cx: Ctx) -> Outcome {
     );
     let receipt = cx.client.exchange("x").publish("known", "kept").await?;
     check!(!receipt.routed.is_none(), "the receipt says {:?} for a message that matches", receipt.routed);
-    check_eq!(got(&cx, "q").await?, ["kept"], "what the queue got");
+    check_eq!(got(&cx, "q", 1).await?, ["kept"], "what the queue got");
     Ok(())
 }
 
@@ -238,7 +240,7 @@ async fn mandatory_makes_an_unroutable_message_an_error(cx: Ctx) -> Outcome {
     check!(error.to_string().contains("the-lost-one"), "the error does not name the message: {error}");
     check!(!error.is_unknown(), "an unroutable message is rejected, not unknown: {error}");
     exchange.publish("a.b", "kept").await?;
-    check_eq!(got(&cx, "q").await?, ["kept"], "what the queue got");
+    check_eq!(got(&cx, "q", 1).await?, ["kept"], "what the queue got");
     Ok(())
 }
 
@@ -255,8 +257,8 @@ async fn an_alternate_exchange_gets_what_matches_nothing(cx: Ctx) -> Outcome {
     for key in ["a", "b.c", "c"] {
         cx.client.exchange("x").publish(key, key).await?;
     }
-    check_eq!(got(&cx, "q").await?, ["a"], "the exchange's own queue");
-    check_eq!(got(&cx, "others").await?, ["b.c"], "the alternate exchange routes by the same key");
+    check_eq!(got(&cx, "q", 1).await?, ["a"], "the exchange's own queue");
+    check_eq!(got(&cx, "others", 1).await?, ["b.c"], "the alternate exchange routes by the same key");
     Ok(())
 }
 
@@ -272,7 +274,7 @@ async fn an_unbound_queue_gets_nothing_more(cx: Ctx) -> Outcome {
     cx.client.unbind(binding.clone()).await?;
     cx.topology_seen().await;
     cx.client.exchange("x").publish("k", "after").await?;
-    check_eq!(got(&cx, "q").await?, ["before"], "what the queue got");
+    check_eq!(got(&cx, "q", 1).await?, ["before"], "what the queue got");
     cx.client.unbind(binding).await?;
     Ok(())
 }
