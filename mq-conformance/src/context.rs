@@ -200,7 +200,17 @@ impl Ctx {
     /// # Errors
     /// One did not come, or the consumer failed.
     pub async fn all(&self, consumer: &mut Consumer, different: usize) -> Outcome<Vec<String>> {
-        let (mut texts, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut texts = Vec::new();
+        self.rest(consumer, &mut texts, different).await?;
+        Ok(texts)
+    }
+
+    /// As [`all`](Self::all), of which some have come before: adds what is missing to them.
+    ///
+    /// # Errors
+    /// One did not come, or the consumer failed.
+    pub async fn rest(&self, consumer: &mut Consumer, texts: &mut Vec<String>, different: usize) -> Outcome {
+        let mut seen: BTreeSet<_> = texts.iter().cloned().collect();
         while seen.len() < different {
             let next = self.next(consumer).await;
             let came = format!("{} of {different} came", seen.len());
@@ -210,7 +220,26 @@ impl Ctx {
             drop(delivery.ack());
         }
         texts.extend(self.drain(consumer).await?);
-        Ok(texts)
+        Ok(())
+    }
+
+    /// As [`rest`](Self::rest), for two consumers that share the messages. Leaves it to the caller to see whether
+    /// all came within the fail-over time.
+    ///
+    /// # Errors
+    /// A consumer failed.
+    pub async fn shared(&self, both: [(&mut Consumer, &mut Vec<String>); 2], different: usize) -> Outcome {
+        let [(first, of_first), (second, of_second)] = both;
+        let until = Instant::now() + self.patience.fail_over;
+        loop {
+            let (one, two) = tokio::join!(self.drain(first), self.drain(second));
+            of_first.extend(one?);
+            of_second.extend(two?);
+            let seen: BTreeSet<_> = of_first.iter().chain(of_second.iter()).collect();
+            if seen.len() >= different || Instant::now() >= until {
+                return Ok(());
+            }
+        }
     }
 
     /// Watches that nothing comes.

@@ -9,7 +9,7 @@ use mq_core::{Error, Result, Secret, defaults};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::security::{Mechanism, Security};
+use crate::security::{Mechanism, Security, TokenEndpoint};
 
 /// Properties of librdkafka that the backend's promises rest on: they cannot be overridden.
 const OWNED: &[&str] = &[
@@ -32,6 +32,13 @@ const OWNED: &[&str] = &[
     "request.required.acks",
     "sasl.mechanism",
     "sasl.mechanisms",
+    "sasl.oauthbearer.client.credentials.client.id",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.token.endpoint.url",
     "sasl.password",
     "sasl.username",
     "security.protocol",
@@ -148,7 +155,7 @@ impl KafkaConfig {
         self
     }
 
-    /// Proves who we are by SASL.
+    /// Proves who we are by SASL. [`Mechanism::Oauthbearer`] needs [`token_endpoint`](Self::token_endpoint), too.
     #[must_use]
     pub fn credentials(
         mut self,
@@ -158,6 +165,13 @@ impl KafkaConfig {
     ) -> Self {
         self.security.login = Some((user.into(), password.into()));
         self.security.mechanism = mechanism;
+        self
+    }
+
+    /// Who gives out the tokens of [`Mechanism::Oauthbearer`]. Needs the feature `oauth`.
+    #[must_use]
+    pub fn token_endpoint(mut self, endpoint: TokenEndpoint) -> Self {
+        self.security.tokens = Some(endpoint);
         self
     }
 

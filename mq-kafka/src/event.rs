@@ -32,6 +32,10 @@ impl Events {
         let Some(code) = error::code_of(error) else { return };
         tracing::debug!(target: "mq_kafka", ?code, reason, "native client");
         match code {
+            Code::Authentication if reason.starts_with("Failed to acquire SASL OAUTHBEARER token") => {
+                let text = "no token was given; check the token endpoint and the client's id and secret";
+                self.refused(Kind::Unauthenticated, format!("{text}: {reason}"));
+            }
             Code::Authentication | Code::SaslAuthenticationFailed => {
                 self.refused(Kind::Unauthenticated, format!("the broker refused us: {reason}"));
             }

@@ -28,7 +28,7 @@ pub use connection::{KafkaConnection, KafkaConnector, backend};
 pub use consumer::KafkaConsumer;
 pub use half::KafkaHalfLog;
 pub use producer::KafkaProducer;
-pub use security::Mechanism;
+pub use security::{Mechanism, TokenEndpoint};
 pub use transaction::KafkaTransaction;
 
 /// A lock whose holder never panics half-way through a change.

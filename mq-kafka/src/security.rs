@@ -17,30 +17,81 @@ pub enum Mechanism {
     ScramSha256,
     /// A proof of the password, by SHA-512. Needs the feature `tls`, for its cryptography.
     ScramSha512,
+    /// A token that the client fetches, with its id and its secret in place of user and password, from a
+    /// [`TokenEndpoint`] and renews before it ends. Needs the feature `oauth`.
+    Oauthbearer,
 }
 
 impl Mechanism {
+    const ALL: [Self; 4] = [Self::Plain, Self::ScramSha256, Self::ScramSha512, Self::Oauthbearer];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::Oauthbearer => "OAUTHBEARER",
         }
     }
 
     fn parse(text: &str) -> Result<Self> {
-        if text.eq_ignore_ascii_case("OAUTHBEARER") {
-            return Err(Error::unsupported(
-                "OAUTHBEARER: the native client cannot hand tokens to its administrative part; use SCRAM or a client \
-                 certificate",
-            ));
+        Self::ALL.into_iter().find(|m| m.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            Error::config(format!("the URL key `mechanism` is none of {names}"))
+        })
+    }
+
+    /// Whether what goes to the broker would let a listener in as us.
+    const fn shows_all(self) -> bool {
+        matches!(self, Self::Plain | Self::Oauthbearer)
+    }
+}
+
+/// Who gives out tokens for [`Mechanism::Oauthbearer`], by the grant of
+/// [client credentials](https://www.rfc-editor.org/rfc/rfc6749#section-4.4).
+///
+/// The token must be a JWT that says who it is for (`sub`) and when it ends (`exp`). Each native client fetches its
+/// own: one for the connection's producer, one for its administration, one for each consumer. The certificate of the
+/// endpoint is checked against the system's authorities, or against those of the librdkafka property
+/// `https.ca.location`.
+#[derive(Clone, Debug)]
+pub struct TokenEndpoint {
+    url: String,
+    scope: Option<String>,
+}
+
+impl TokenEndpoint {
+    /// The endpoint at this `https://` URL; `http://` is for loopback.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), scope: None }
+    }
+
+    /// Asks for tokens of this scope.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    fn from_query(query: &mut Query) -> Result<Option<Self>> {
+        match (query.take_str("token_endpoint"), query.take_str("token_scope")) {
+            (Some(url), scope) => Ok(Some(Self { url, scope })),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(Error::config("`token_scope` is given but `token_endpoint` is not")),
         }
-        [Self::Plain, Self::ScramSha256, Self::ScramSha512]
-            .into_iter()
-            .find(|m| m.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| {
-                Error::config("the URL key `mechanism` is not PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
-            })
+    }
+
+    /// Whether the secret would go in clear to another machine.
+    fn is_open(&self) -> Result<bool> {
+        if self.url.starts_with("https://") {
+            return Ok(false);
+        }
+        let rest = self.url.strip_prefix("http://").ok_or_else(|| {
+            Error::config("the token endpoint is not an https:// URL (http:// is for loopback)")
+        })?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        Ok(!is_loopback(host))
     }
 }
 
@@ -52,6 +103,7 @@ pub(crate) struct Security {
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
     pub(crate) login: Option<(String, Secret)>,
     pub(crate) mechanism: Mechanism,
+    pub(crate) tokens: Option<TokenEndpoint>,
     pub(crate) plain_anywhere: bool,
 }
 
@@ -76,12 +128,14 @@ impl Security {
             identity,
             login,
             mechanism: mechanism.map_or(Ok(Mechanism::Plain), |m| Mechanism::parse(&m))?,
+            tokens: TokenEndpoint::from_query(query)?,
             plain_anywhere: query.take_bool("allow_plain_password")?.unwrap_or(false),
         })
     }
 
-    /// Refuses what is not compiled in and what would send a password in clear.
+    /// Refuses what is not compiled in and what would send a secret in clear.
     pub(crate) fn check(&self, hosts: &[String]) -> Result<()> {
+        let open_endpoint = self.check_tokens()?;
         let scram = self.login.is_some() && self.mechanism != Mechanism::Plain;
         if (self.tls || scram) && !cfg!(feature = "tls") {
             return Err(Error::config(
@@ -91,14 +145,33 @@ impl Security {
         if !self.tls && (self.ca.is_some() || self.identity.is_some()) {
             return Err(Error::config("certificates are given but tls=true is not"));
         }
-        let clear = self.login.is_some() && !self.tls && self.mechanism == Mechanism::Plain;
-        if clear && !self.plain_anywhere && !hosts.iter().all(|h| is_loopback(h)) {
+        let open_broker = self.login.is_some()
+            && !self.tls
+            && self.mechanism.shows_all()
+            && !hosts.iter().all(|h| is_loopback(h));
+        if (open_broker || open_endpoint) && !self.plain_anywhere {
             return Err(Error::config(
                 "the password would go in clear to another machine; use tls=true, or allow_plain_password=true \
                  on a network you trust",
             ));
         }
         Ok(())
+    }
+
+    /// Refuses tokens that cannot come; true if the secret would go in clear to the endpoint.
+    fn check_tokens(&self) -> Result<bool> {
+        let wanted = self.mechanism == Mechanism::Oauthbearer;
+        match (&self.tokens, &self.login) {
+            _ if wanted && !cfg!(feature = "oauth") => Err(Error::config(
+                "OAUTHBEARER is not compiled in; switch on the feature `oauth` of mq-kafka (`kafka-oauth` of mq-sdk)",
+            )),
+            (Some(endpoint), Some(_)) if wanted => endpoint.is_open(),
+            _ if wanted => Err(Error::config(
+                "OAUTHBEARER needs a token endpoint, and the client's id and secret as user and password",
+            )),
+            (Some(_), _) => Err(Error::config("a token endpoint is given but mechanism=OAUTHBEARER is not")),
+            (None, _) => Ok(false),
+        }
     }
 
     /// Sets librdkafka's properties.
@@ -117,10 +190,18 @@ impl Security {
             c.set("ssl.certificate.location", certificate.display().to_string());
             c.set("ssl.key.location", key.display().to_string());
         }
-        if let Some((user, password)) = &self.login {
-            c.set("sasl.mechanism", self.mechanism.as_str())
-                .set("sasl.username", user)
-                .set("sasl.password", password.expose());
+        let Some((user, password)) = &self.login else { return };
+        c.set("sasl.mechanism", self.mechanism.as_str());
+        let Some(tokens) = &self.tokens else {
+            c.set("sasl.username", user).set("sasl.password", password.expose());
+            return;
+        };
+        c.set("sasl.oauthbearer.method", "oidc")
+            .set("sasl.oauthbearer.token.endpoint.url", &tokens.url)
+            .set("sasl.oauthbearer.client.id", user)
+            .set("sasl.oauthbearer.client.secret", password.expose());
+        if let Some(scope) = &tokens.scope {
+            c.set("sasl.oauthbearer.scope", scope);
         }
     }
 }
@@ -136,11 +217,47 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn refused(url: &str) -> String {
+        let refused = crate::KafkaConfig::from_url(url).unwrap_err();
+        assert_eq!(refused.kind(), mq_core::Kind::ConfigInvalid, "{url}");
+        refused.to_string()
+    }
+
     #[test]
-    fn tokens_are_refused_and_the_way_out_is_named() {
-        let refused = Mechanism::parse("oauthbearer").unwrap_err();
-        assert_eq!(refused.kind(), mq_core::Kind::Unsupported);
-        assert!(refused.to_string().contains("SCRAM"), "{refused}");
+    fn an_endpoint_that_nobody_asks_is_refused() {
+        let text = refused("kafka://id:s@h?tls=true&token_endpoint=https://t/");
+        assert!(text.contains("mechanism=OAUTHBEARER"), "{text}");
+        let text = refused("kafka://id:s@h?mechanism=oauthbearer&token_scope=x");
+        assert!(text.contains("`token_endpoint` is not"), "{text}");
+    }
+
+    #[cfg(not(feature = "oauth"))]
+    #[test]
+    fn tokens_that_are_not_compiled_in_name_the_feature() {
+        let text = refused("kafka://id:s@h?mechanism=oauthbearer&tls=true&token_endpoint=https://t/");
+        assert!(text.contains("feature `oauth`"), "{text}");
+    }
+
+    #[cfg(feature = "oauth")]
+    #[test]
+    fn tokens_that_cannot_come_or_would_be_seen_are_refused() {
+        for (bad, says) in [
+            ("id:s@h?tls=true", "needs a token endpoint"),
+            ("h?tls=true&token_endpoint=https://t/", "id and secret"),
+            ("id:s@h?tls=true&token_endpoint=ftp://t/", "not an https:// URL"),
+            ("id:s@h?tls=true&token_endpoint=http://t/x", "in clear"),
+            ("id:s@h?token_endpoint=https://t/", "in clear"),
+        ] {
+            let text = refused(&format!("kafka://{bad}&mechanism=oauthbearer"));
+            assert!(text.contains(says), "{bad}: {text}");
+        }
+        let good = "kafka://id:s@localhost?token_endpoint=http://127.0.0.1:8/x&mechanism=oauthbearer";
+        let config = crate::KafkaConfig::from_url(good).unwrap().producer();
+        assert_eq!(config.get("sasl.oauthbearer.token.endpoint.url"), Some("http://127.0.0.1:8/x"));
+        assert_eq!(
+            (config.get("security.protocol"), config.get("sasl.password")),
+            (Some("SASL_PLAINTEXT"), None)
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ fn urls() -> Vec<String> {
         "kafka://user@127.0.0.1:1?password=SECRET&connect_timeout=500ms",
         "kafka://user:SECRET@127.0.0.1:1,127.0.0.1:2?connect_timeout=500ms",
         "kafka://user:SECRET@127.0.0.1:1?mechanism=scram-sha-256&connect_timeout=500ms",
+        "kafka://user:SECRET@127.0.0.1:1?mechanism=oauthbearer&token_endpoint=http://127.0.0.1:2/&connect_timeout=500ms",
+        "kafka://user:SECRET@127.0.0.1:1?mechanism=oauthbearer&token_endpoint=SECRET",
         "kafka://user:SECRET@127.0.0.1:1?mechanism=magic",
         "kafka://user:SECRET@127.0.0.1:1?no_such_key=1",
         "kafka://user:SECRET@127.0.0.1:1?session_timeout=never",

@@ -31,7 +31,7 @@ async fn every_consumer_gets_everything(cx: Ctx) -> Outcome {
         topic.send(Message::text(n.to_string()).with_key(n.to_string())).await?;
     }
     for (number, consumer) in consumers.iter_mut().enumerate() {
-        let mut got = cx.drain(consumer).await?;
+        let mut got = cx.all(consumer, 30).await?;
         got.sort_unstable();
         got.dedup();
         check_eq!(got.len(), 30, "different messages of consumer {number}");

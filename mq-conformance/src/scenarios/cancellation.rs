@@ -67,7 +67,7 @@ async fn a_dropped_send_leaks_no_window(cx: Ctx) -> Outcome {
     }
     let mut consumer = queue.consumer().open().await?;
     let mut got = BTreeMap::new();
-    for t in cx.drain(&mut consumer).await? {
+    for t in cx.all(&mut consumer, confirmed.len()).await? {
         *got.entry(t).or_insert(0) += 1;
     }
     for body in confirmed {
@@ -132,7 +132,7 @@ async fn a_dropped_receive_loses_nothing(cx: Ctx) -> Outcome {
             break;
         }
     }
-    got.extend(cx.drain(&mut consumer).await?);
+    cx.rest(&mut consumer, &mut got, 60).await?;
     each_once(&got, 60)?;
     check_eq!(consumer.held(), 0, "held at the end");
     Ok(())
@@ -153,7 +153,7 @@ async fn a_dropped_batch_receive_loses_nothing(cx: Ctx) -> Outcome {
             break;
         }
     }
-    got.extend(cx.drain(&mut consumer).await?);
+    cx.rest(&mut consumer, &mut got, 60).await?;
     each_once(&got, 60)
 }
 
@@ -172,8 +172,9 @@ async fn a_dropped_settlement_loses_nothing(cx: Ctx) -> Outcome {
         }
     }
     let mut dead = queue.dead_letters().consumer().open().await?;
-    let mut got = cx.drain(&mut consumer).await?;
-    got.extend(cx.drain(&mut dead).await?);
+    let (mut got, mut of_dead) = (Vec::new(), Vec::new());
+    cx.shared([(&mut consumer, &mut got), (&mut dead, &mut of_dead)], 36).await?;
+    got.extend(of_dead);
     got.sort_unstable();
     // A settlement that was dropped half-way may leave two copies, with one id; it never leaves none.
     got.dedup();
@@ -206,7 +207,7 @@ async fn a_dropped_flush_or_close_loses_no_message(cx: Ctx) -> Outcome {
     }
     let mut last = queue.consumer().open().await?;
     let mut all = acked.clone();
-    all.extend(cx.drain(&mut last).await?);
+    cx.rest(&mut last, &mut all, 48).await?;
     all.sort_unstable();
     all.dedup();
     check_eq!(all.len(), 48, "different messages");
@@ -231,7 +232,7 @@ async fn a_dropped_group_receive_loses_nothing(cx: Ctx) -> Outcome {
             break;
         }
     }
-    got.extend(cx.drain(&mut consumer).await?);
+    cx.rest(&mut consumer, &mut got, 60).await?;
     each_once(&got, 60)
 }
 
@@ -281,6 +282,6 @@ async fn a_receive_with_a_timeout_loses_nothing(cx: Ctx) -> Outcome {
         }
     }
     sending.await.map_err(|e| crate::Failed::new(e.to_string()))??;
-    got.extend(cx.drain(&mut consumer).await?);
+    cx.rest(&mut consumer, &mut got, 100).await?;
     each_once(&got, 100)
 }

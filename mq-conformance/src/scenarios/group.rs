@@ -63,8 +63,8 @@ async fn members_share_without_loss(cx: Ctx) -> Outcome {
     let settled = tokio::join!(first.recv_for(cx.patience.quiet), second.recv_for(cx.patience.quiet));
     check!(matches!(settled, (Ok(None), Ok(None))), "something came from an empty topic: {settled:?}");
     fill(&topic, 0, 200).await?;
-    let (one, two) = tokio::join!(cx.drain(&mut first), cx.drain(&mut second));
-    let (one, two) = (one?, two?);
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    cx.shared([(&mut first, &mut one), (&mut second, &mut two)], 200).await?;
     let all: BTreeSet<_> = one.iter().chain(&two).collect();
     check_eq!((all.len(), one.len() + two.len()), (200, 200), "different messages, deliveries");
     check!(!one.is_empty() && !two.is_empty(), "a member got nothing: {} and {}", one.len(), two.len());
@@ -177,16 +177,12 @@ async fn a_member_that_joins_gets_its_share(cx: Ctx) -> Outcome {
     fill(&topic, 0, 20).await?;
     let mut seen: Vec<String> = cx.read(&mut first, 20).await?;
     let mut second = cx.second().await?.topic("t").group("g").prefetch(5).open().await?;
-    let mut of_second = 0;
+    let mut of_second = Vec::new();
     for round in 1..50 {
         fill(&topic, round * 20, 20).await?;
-        let (one, two) = tokio::join!(cx.drain(&mut first), cx.drain(&mut second));
-        let two = two?;
-        of_second += two.len();
-        seen.extend(one?);
-        seen.extend(two);
-        if of_second > 0 {
-            let all: BTreeSet<_> = seen.iter().collect();
+        cx.shared([(&mut first, &mut seen), (&mut second, &mut of_second)], (round + 1) * 20).await?;
+        if !of_second.is_empty() {
+            let all: BTreeSet<_> = seen.iter().chain(&of_second).collect();
             check_eq!(all.len(), (round + 1) * 20, "different messages after {round} rounds");
             return Ok(());
         }
@@ -318,9 +314,9 @@ async fn a_rebalance_repeats_nothing(cx: Ctx) -> Outcome {
     let mut second = cx.second().await?.topic("t").group("g").open().await?;
     // The other one has its share when its first message comes.
     got.extend(cx.read(&mut second, 1).await?);
-    let (one, two) = tokio::join!(cx.drain(&mut first), cx.drain(&mut second));
-    got.extend(one?);
-    got.extend(two?);
+    let mut of_second = Vec::new();
+    cx.shared([(&mut first, &mut got), (&mut second, &mut of_second)], 40).await?;
+    got.extend(of_second);
     check_eq!((set(&got).len(), got.len()), (40, 40), "different messages, deliveries");
     check_eq!((first.held(), second.held()), (0, 0), "what the members hold in the end");
     Ok(())

@@ -145,9 +145,7 @@ async fn competing_consumers_share_without_loss(cx: Ctx) -> Outcome {
             texts.extend(cx.read(consumer, 5).await?);
         }
     }
-    let rest = tokio::join!(cx.drain(&mut first), cx.drain(&mut second));
-    one.extend(rest.0?);
-    two.extend(rest.1?);
+    cx.shared([(&mut first, &mut one), (&mut second, &mut two)], 200).await?;
     let all: BTreeSet<String> = one.iter().chain(&two).cloned().collect();
     check_eq!(one.len() + two.len(), 200, "deliveries ({} and {})", one.len(), two.len());
     check!(all == sent, "{} of 200 values arrived", all.len());
@@ -371,7 +369,7 @@ async fn one_made_anew_by_another_client(cx: Ctx) -> Outcome {
     cx.eventually("the client's own producer finds it", || async { kept(queue.send("a").await) }).await?;
     cx.eventually("a producer in use finds it", || async { kept(producer.send("b").await) }).await?;
     let mut consumer = queue.consumer().open().await?;
-    let mut got = cx.drain(&mut consumer).await?;
+    let mut got = cx.all(&mut consumer, 2).await?;
     got.sort_unstable();
     got.dedup();
     check_eq!(got, ["a", "b"], "what is in the new one");

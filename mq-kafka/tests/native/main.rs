@@ -10,7 +10,6 @@ mod group;
 mod half;
 mod produce;
 mod rebalance;
-mod security;
 #[path = "../support/mod.rs"]
 mod support;
 mod topology;
@@ -92,7 +91,6 @@ fn trials() -> Vec<Trial> {
         delay::trials(),
         transaction::trials(),
         half::trials(),
-        security::trials(),
     ]
     .into_iter()
     .flatten()

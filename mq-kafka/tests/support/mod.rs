@@ -1,9 +1,9 @@
 //! Finding the broker, and the short forms of driver calls.
 
-mod broker;
+pub(crate) mod broker;
 pub(crate) mod wire;
 
-pub(crate) use broker::{state, url};
+pub(crate) use broker::url;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

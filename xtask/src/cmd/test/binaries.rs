@@ -1,80 +1,25 @@
-//! Building the tests and running them, one binary after the other.
+//! Running the tests, one binary after the other.
 
 use std::fs;
 use std::ops::AddAssign;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use xtask::brokers::state::workspace;
 use xtask::{Context, Error, Result, shell};
 
 use super::Part;
 use super::brokers::Brokers;
+use super::build::{Binary, cargo, packages};
 use super::suite::{self, Suite};
 
 /// How long one binary may take.
 const ALLOWED: Duration = Duration::from_secs(30 * 60);
 
-/// A test binary.
-#[derive(Debug)]
-pub(super) struct Binary {
-    package: String,
-    target: String,
-    executable: PathBuf,
-    dir: PathBuf,
-}
-
 /// Where builds go; results and output lie beside them.
 pub(in crate::cmd) fn target_dir() -> Result<PathBuf> {
     let store = xtask::brokers::Store::open()?;
     Ok(store.dir().parent().unwrap_or(store.dir()).to_owned())
-}
-
-fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace());
-    cargo
-}
-
-/// The packages of these parts, for the command line of Cargo.
-fn packages(parts: &[Part]) -> Vec<&'static str> {
-    if !parts.contains(&Part::Memory) {
-        return parts.iter().filter_map(|p| p.package()).flat_map(|package| ["--package", package]).collect();
-    }
-    let out = Part::ALL.iter().filter(|p| p.is_here() && !parts.contains(p)).filter_map(|p| p.package());
-    ["--workspace"].into_iter().chain(out.flat_map(|package| ["--exclude", package])).collect()
-}
-
-/// Builds the tests of these parts.
-pub(super) fn build(parts: &[Part]) -> Result<Vec<Binary>> {
-    let mut command = cargo();
-    command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(packages(parts));
-    // Tests of what is off by default.
-    command.args(parts.iter().filter_map(|p| p.features()).flat_map(|features| ["--features", features]));
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context(|| "cargo test")?;
-    if !output.status.success() {
-        return Err(Error::new("the tests do not build"));
-    }
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let found = messages.lines().filter_map(|line| binary(&serde_json::from_str(line).ok()?));
-    let mut binaries: Vec<_> = found.collect();
-    binaries.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
-    Ok(binaries)
-}
-
-/// The test binary that a message of Cargo reports, if it does.
-fn binary(message: &Value) -> Option<Binary> {
-    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
-        return None;
-    }
-    let executable = PathBuf::from(message["executable"].as_str()?);
-    let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
-    let manifest = fs::read_to_string(dir.join("Cargo.toml")).ok()?;
-    let name = manifest.lines().find_map(|l| l.strip_prefix("name = "))?;
-    let package = name.trim_matches('"').to_owned();
-    Some(Binary { package, target: message["target"]["name"].as_str()?.to_owned(), executable, dir })
 }
 
 /// How many tests ended how.

@@ -2,6 +2,7 @@
 
 mod binaries;
 mod brokers;
+mod build;
 pub(super) mod suite;
 
 use std::process::ExitCode;
@@ -70,7 +71,7 @@ impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let begun = Instant::now();
         let parts = self.parts()?;
-        let tests = binaries::build(&parts)?;
+        let tests = build::build(&parts)?;
         let brokers = brokers::Brokers::up(&parts)?;
         let outcome = binaries::run_all(&tests, &parts, &brokers, self.filter.as_deref());
         if !self.keep_brokers {
