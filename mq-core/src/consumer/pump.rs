@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::session::Session;
 use crate::client::lock;
+use crate::deadline::within;
 use crate::driver::{Control, Incoming, Start};
 use crate::error::{Error, Result};
 
@@ -120,7 +121,9 @@ impl Session {
     }
 
     async fn seek_now(&self, pump: &Pump, (control, partitions, done): Seek) {
-        let outcome = self.driver.control(control).await;
+        // Nothing is received meanwhile, not even that the consumer has died.
+        let deadline = self.core.client.inner.options.admin_deadline;
+        let outcome = within("seek", deadline, self.driver.control(control)).await;
         if outcome.is_ok() {
             self.fence.raise(&partitions);
             self.count(-pump.discard(&partitions));

@@ -39,8 +39,6 @@ pub(super) struct Commits {
 struct Asked {
     number: u64,
     stop: bool,
-    /// Nobody commits any more.
-    over: bool,
 }
 
 /// The last commit that ended.
@@ -48,6 +46,8 @@ struct Asked {
 pub(super) struct Round {
     number: u64,
     failed: Option<Error>,
+    /// Nobody commits any more.
+    over: bool,
 }
 
 impl Default for Commits {
@@ -68,9 +68,9 @@ impl Commits {
     /// Waits for a commit.
     pub(super) async fn done(&self, number: u64) -> Result<()> {
         let mut rounds = self.done.subscribe();
-        match rounds.wait_for(|round| round.number >= number).await {
-            Ok(round) => round.failed.clone().map_or(Ok(()), Err),
-            Err(_) => Err(Error::closed("consumer")),
+        match rounds.wait_for(|round| round.number >= number || round.over).await {
+            Ok(round) if round.number >= number => round.failed.clone().map_or(Ok(()), Err),
+            _ => Err(Error::closed("consumer")),
         }
     }
 
@@ -83,9 +83,10 @@ impl Commits {
             if round.number >= number {
                 return round.failed.is_none();
             }
+            let over = round.over;
             drop(round);
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || asked.over {
+            if left.is_zero() || over {
                 return false;
             }
             asked = self.wake.wait_timeout(asked, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
@@ -105,7 +106,6 @@ impl Commits {
                 return Some(asked.number);
             }
             if asked.stop {
-                asked.over = true;
                 return None;
             }
             asked = self.wake.wait(asked).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -114,7 +114,15 @@ impl Commits {
 
     fn finish(&self, number: u64, result: Result<()>) {
         let asked = lock(&self.asked);
-        self.done.send_replace(Round { number, failed: result.err() });
+        self.done.send_replace(Round { number, failed: result.err(), over: false });
+        drop(asked);
+        self.wake.notify_all();
+    }
+
+    /// Nobody commits any more: who waits is told, and who comes later.
+    pub(super) fn over(&self) {
+        let asked = lock(&self.asked);
+        self.done.send_modify(|round| round.over = true);
         drop(asked);
         self.wake.notify_all();
     }
@@ -163,13 +171,25 @@ pub(super) struct Chores {
     pub(super) tail: Option<Tail>,
 }
 
+/// The thread, if there is one. A consumer without it would deliver and never store an ack: it ends.
+pub(super) fn started<T>(shared: &Shared, spawned: std::io::Result<T>) -> Option<T> {
+    let failed = match spawned {
+        Ok(thread) => return Some(thread),
+        Err(failed) => failed,
+    };
+    shared.commits.over();
+    let text = "no thread for the consumer's commits; raise the limit of threads, or use fewer consumers";
+    shared.die(Error::disconnected(text).with_backend(error::BACKEND).with_source(failed));
+    None
+}
+
 /// The thread: commits whenever it is asked to, until it is stopped.
 pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores: Option<Chores>) {
     let mut last = 0;
     while let Some(number) = shared.commits.next(last) {
         let began = Instant::now();
         let mut committed = Vec::new();
-        let result = commit(shared, consumer, &mut committed);
+        let result = commit(shared, consumer, SETTLE, &mut committed);
         if let Err(failed) = &result {
             tracing::debug!(target: "mq_kafka", error = %failed, "commit");
         }
@@ -183,6 +203,7 @@ pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores:
         }
         pause(PACE.saturating_sub(began.elapsed()));
     }
+    shared.commits.over();
 }
 
 /// This thread does nothing but commit: nobody else waits here.
@@ -191,10 +212,16 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec<Stored>) -> Result<()> {
+/// One round. What went away before it could be stored is told by [`Shared::acks_were_lost`].
+pub(super) fn commit(
+    shared: &Shared,
+    consumer: &BaseConsumer<Reading>,
+    settle: Duration,
+    committed: &mut Vec<Stored>,
+) -> Result<()> {
     let began = Instant::now();
-    let deadline = began + SETTLE;
-    let patience = || if shared.is_stopping() { LAST } else { SETTLE };
+    let deadline = began + settle;
+    let patience = || if shared.is_stopping() { LAST } else { settle };
     // What a transaction holds is committed after it; with it goes what was acknowledged before.
     while let Some(stored) = shared.to_commit(deadline) {
         let sent =
@@ -216,9 +243,9 @@ fn commit(shared: &Shared, consumer: &BaseConsumer<Reading>, committed: &mut Vec
             Err(failed) => return Err(error::of("the acks were not stored", failed)),
         }
     }
-    if shared.acks_were_lost() {
-        let text = "the acks were not stored before their partitions went away; the messages come again";
-        return Err(Error::new(Kind::Fenced, text).with_backend(error::BACKEND));
+    if shared.waits_for_transaction() {
+        let text = "a transaction holds the partitions of these acks for too long; they are stored after it";
+        return Err(Error::new(Kind::Timeout, text).with_backend(error::BACKEND));
     }
     Ok(())
 }

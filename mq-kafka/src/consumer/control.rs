@@ -21,10 +21,21 @@ pub(crate) enum Command {
     Seek(Start, Vec<u32>, oneshot::Sender<Result<()>>),
 }
 
+impl Command {
+    /// Answers that it is not carried out.
+    pub(super) fn refuse(self, why: Error) {
+        match self {
+            // Who asked may have gone.
+            Self::Seek(_, _, answer) => drop(answer.send(Err(why))),
+        }
+    }
+}
+
 /// Carries a request out and answers it.
 pub(super) fn obey(shared: &Shared, consumer: &BaseConsumer<Reading>, command: Command) {
     match command {
-        // Who asked may have gone.
+        // Who asked may have gone, and would not expect what comes of it.
+        Command::Seek(_, _, answer) if answer.is_closed() => {}
         Command::Seek(start, partitions, answer) => {
             drop(answer.send(seek(shared, consumer, start, &partitions)));
         }
@@ -51,26 +62,46 @@ fn seek(shared: &Shared, consumer: &BaseConsumer<Reading>, start: Start, wanted:
             }
         }
     }
-    jump(shared, consumer, &targets)?;
+    let (landed, outcome) = jump(shared, consumer, &targets)?;
     let fresh = |(partition, offset): (i32, i64)| Resumed {
         partition,
         tracker: Tracker::at(Some(offset), Vec::new()),
         deaths: Deaths::default(),
     };
-    shared.moved(targets.into_iter().map(fresh).collect());
+    // Also where others have not moved: what a forward seek has passed over counts as acknowledged to a tracker that
+    // knows nothing of it.
+    shared.moved(landed.into_iter().map(fresh).collect());
     if shared.plan.settles() {
         shared.commits.ask();
     }
-    Ok(())
+    outcome
 }
 
-fn jump(shared: &Shared, consumer: &BaseConsumer<Reading>, targets: &[(i32, i64)]) -> Result<()> {
+/// Moves the native positions. Returns those that have moved, and why others have not.
+fn jump(shared: &Shared, consumer: &BaseConsumer<Reading>, targets: &[(i32, i64)]) -> Result<Landed> {
     let failed = |e| error::of("the position was not changed", e);
     let mut list = TopicPartitionList::with_capacity(targets.len());
     for (partition, offset) in targets {
         let offset = Offset::Offset(*offset);
         list.add_partition_offset(&shared.plan.topic, *partition, offset).map_err(failed)?;
     }
-    let done = consumer.seek_partitions(list, ASK).map_err(failed)?;
-    done.elements().iter().try_for_each(|e| e.error().map_err(failed))
+    let done = consumer.seek_partitions(list, ASK).map_err(failed).inspect_err(|failed| {
+        // Which of them have moved is not known.
+        shared.die(
+            Error::disconnected("a seek was not answered; the consumer reads on from what is stored")
+                .with_backend(error::BACKEND)
+                .with_source(failed.clone()),
+        );
+    })?;
+    let (mut landed, mut outcome) = (targets.to_vec(), Ok(()));
+    for element in done.elements() {
+        if let Err(refused) = element.error() {
+            landed.retain(|(partition, _)| *partition != element.partition());
+            outcome = Err(failed(refused));
+        }
+    }
+    Ok((landed, outcome))
 }
+
+/// Positions that have moved, and why others have not.
+type Landed = (Vec<(i32, i64)>, Result<()>);

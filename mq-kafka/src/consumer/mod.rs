@@ -130,6 +130,11 @@ impl driver::Consumer for KafkaConsumer {
             let number = self.shared.commits.ask();
             self.shared.commits.done(number).await?;
         }
+        // Whoever else asks for commits does not tell the application.
+        if self.shared.acks_were_lost() {
+            let text = "the acks were not stored before their partitions went away; the messages come again";
+            return Err(Error::new(Kind::Fenced, text).with_backend(error::BACKEND));
+        }
         Ok(Flushed::Confirmed)
     }
 

@@ -100,6 +100,7 @@ impl Drop for Watch {
             "a thread of the consumer panicked; see the panic's own report, which is a defect to tell us of";
         self.0.die(Error::disconnected(text).with_backend(error::BACKEND));
         self.0.commits.stop();
+        self.0.commits.over();
         self.0.ended.send_replace(true);
     }
 }
@@ -139,6 +140,7 @@ impl Reader {
                 commit::run(&shared, &consumer, chores);
             })
         });
+        let committer = committer.and_then(|spawned| commit::started(&self.shared, spawned));
         self.read();
         self.settle_down();
         self.shared.leaving(&self.shared.partitions());
@@ -147,7 +149,7 @@ impl Reader {
             self.shared.commits.ask();
         }
         self.shared.commits.stop();
-        if let Some(Ok(thread)) = committer {
+        if let Some(thread) = committer {
             // A rebalance that goes on has to be heard, or what is acknowledged could not be stored.
             while !thread.is_finished() {
                 drop(self.consumer.poll(STEP));

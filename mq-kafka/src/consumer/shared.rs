@@ -201,7 +201,11 @@ impl Shared {
 
     /// Asks the threads to end.
     pub(crate) fn stop(&self) {
-        self.state().stopping = true;
+        let mut state = self.state();
+        state.stopping = true;
+        let unheard = std::mem::take(&mut state.commands);
+        drop(state);
+        unheard.into_iter().for_each(|command| command.refuse(Error::closed("consumer")));
         self.stirred.notify_all();
         self.arrived.notify_one();
     }
@@ -222,9 +226,13 @@ impl Shared {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// The consumer cannot go on.
+    /// The consumer cannot go on. Nobody carries out what it was asked for: who waits for that is told.
     pub(super) fn die(&self, why: Error) {
-        self.state().death.get_or_insert(why);
+        let mut state = self.state();
+        let why = state.death.get_or_insert(why).clone();
+        let unheard = std::mem::take(&mut state.commands);
+        drop(state);
+        unheard.into_iter().for_each(|command| command.refuse(why.clone()));
         self.stirred.notify_all();
         self.arrived.notify_one();
     }
@@ -674,9 +682,20 @@ impl Shared {
         self.state().parts.keys().copied().collect()
     }
 
+    /// Leaves a command to the reading thread; refuses it when that does not listen any more.
     pub(super) fn command(&self, command: super::control::Command) {
-        self.state().commands.push_back(command);
-        self.stirred.notify_all();
+        let mut state = self.state();
+        let over = match (&state.death, state.stopping) {
+            (Some(death), _) => death.clone(),
+            (None, true) => Error::closed("consumer"),
+            (None, false) => {
+                state.commands.push_back(command);
+                drop(state);
+                return self.stirred.notify_all();
+            }
+        };
+        drop(state);
+        command.refuse(over);
     }
 
     pub(super) fn next_command(&self) -> Option<super::control::Command> {

@@ -5,13 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mq_core::Kind;
+use mq_core::driver::{Consumer as _, Flushed, Start};
+use mq_core::{Error, Kind, Message};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::oneshot;
 
 use super::acked::Deaths;
+use super::control::{Command, obey};
+use super::hooks::Reading;
 use super::plan::Plan;
 use super::reader::Watch;
-use super::shared::{Resumed, Shared};
+use super::shared::{Read, Resumed, Shared};
 use super::track::Tracker;
+use super::{KafkaConsumer, commit, tag};
+use crate::event::Events;
 use crate::topology::Kept;
 
 fn shared() -> Shared {
@@ -30,8 +39,31 @@ fn shared() -> Shared {
 }
 
 fn gain(shared: &Shared) {
-    let tracker = Tracker::at(Some(0), Vec::new());
-    shared.gained(vec![Resumed { partition: 0, tracker, deaths: Deaths::default() }]);
+    gain_all(shared, &[0]);
+}
+
+fn gain_all(shared: &Shared, partitions: &[i32]) {
+    let resumed = |partition: &i32| Resumed {
+        partition: *partition,
+        tracker: Tracker::at(Some(0), Vec::new()),
+        deaths: Deaths::default(),
+    };
+    shared.gained(partitions.iter().map(resumed).collect());
+}
+
+/// Messages with these offsets arrive in a partition.
+fn arrive(shared: &Shared, partition: i32, offsets: std::ops::Range<i64>) {
+    let epoch = shared.epoch();
+    let read = |offset| Read { partition, offset, message: Message::text("x"), unreadable: None, epoch };
+    shared.hand_over(&mut offsets.map(read).collect());
+}
+
+/// The native consumer of these tests; nobody needs to be there.
+fn native(shared: &Arc<Shared>, servers: &str) -> BaseConsumer<Reading> {
+    let context = Reading { shared: Arc::clone(shared), events: Arc::new(Events::default()) };
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("group.id", "q").set("enable.auto.commit", "false");
+    config.create_with_context(context).unwrap()
 }
 
 #[test]
@@ -108,4 +140,103 @@ fn a_consumer_ends_when_one_of_its_threads_panics() {
     assert!(thread.join().is_err());
     assert!(shared.take(&mut Vec::new(), 1).is_err_and(|e| e.kind() == Kind::Disconnected));
     assert!(*shared.ended.borrow(), "a close would wait for ever");
+}
+
+fn seek(to: u64) -> (Command, oneshot::Receiver<mq_core::Result<()>>) {
+    let (answer, answered) = oneshot::channel();
+    (Command::Seek(Start::Offset(to), Vec::new(), answer), answered)
+}
+
+/// The reading thread is in a hook that fails: it hears of nothing any more.
+#[test]
+fn a_seek_is_answered_when_the_consumer_dies_or_stops() {
+    let shared = shared();
+    let (command, mut answered) = seek(0);
+    shared.command(command);
+    shared.die(Error::disconnected("no coordinator"));
+    assert!(answered.try_recv().unwrap().is_err_and(|e| e.kind() == Kind::Disconnected));
+    let (command, mut answered) = seek(0);
+    shared.command(command);
+    assert!(answered.try_recv().unwrap().is_err_and(|e| e.kind() == Kind::Disconnected));
+    let shared = self::shared();
+    let (command, mut answered) = seek(0);
+    shared.command(command);
+    shared.stop();
+    assert!(answered.try_recv().unwrap().is_err_and(|e| e.kind() == Kind::Closed));
+}
+
+#[tokio::test]
+async fn a_flush_tells_of_acks_that_went_with_their_partition() {
+    let shared = Arc::new(shared());
+    let native = native(&shared, "127.0.0.1:1");
+    let consumer = KafkaConsumer { shared: Arc::clone(&shared) };
+    gain(&shared);
+    let stored = shared.to_commit(Instant::now()).unwrap();
+    shared.confirmed(&stored);
+    shared.committed(&stored);
+    arrive(&shared, 0, 0..1);
+    assert_eq!(consumer.flush().await.unwrap(), Flushed::Confirmed, "nothing is acknowledged");
+    shared.acked(&[tag::of(1, shared.epoch_of(0).unwrap(), 0, 0)]);
+    shared.lost(&[0]);
+    // A commit that nobody of the application has asked for, as at a take-over.
+    commit::commit(&shared, &native, Duration::ZERO, &mut Vec::new()).unwrap();
+    assert_eq!(consumer.flush().await.unwrap_err().kind(), Kind::Fenced);
+    assert_eq!(consumer.flush().await.unwrap(), Flushed::Confirmed, "that was told");
+}
+
+#[test]
+fn a_commit_that_leaves_out_what_a_transaction_holds_has_failed() {
+    let shared = Arc::new(shared());
+    let native = native(&shared, "127.0.0.1:1");
+    gain(&shared);
+    let held = shared.hold(&[0], Instant::now()).unwrap();
+    let left_out = commit::commit(&shared, &native, Duration::from_millis(20), &mut Vec::new());
+    assert_eq!(left_out.unwrap_err().kind(), Kind::Timeout);
+    shared.let_go(&held);
+}
+
+#[tokio::test]
+async fn a_consumer_without_a_thread_for_its_commits_ends() {
+    let shared = Arc::new(shared());
+    gain(&shared);
+    let refused = std::io::Error::from(std::io::ErrorKind::WouldBlock);
+    assert!(commit::started::<()>(&shared, Err(refused)).is_none());
+    assert!(!shared.commits.done_within(shared.commits.ask(), Duration::from_secs(60)));
+    let consumer = KafkaConsumer { shared: Arc::clone(&shared) };
+    assert_eq!(consumer.flush().await.unwrap_err().kind(), Kind::Closed, "a flush would wait for ever");
+    shared.take(&mut Vec::new(), 1).unwrap();
+    assert!(shared.take(&mut Vec::new(), 1).is_err_and(|e| e.kind() == Kind::Disconnected));
+}
+
+/// What a forward seek passes over is not acknowledged; it was not asked for.
+#[test]
+fn a_seek_that_fails_in_part_voids_what_has_moved() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("q", 2, 1).unwrap();
+    let servers = mock.bootstrap_servers();
+    let producer: rdkafka::producer::BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    for n in 0..20 {
+        let record = rdkafka::producer::BaseRecord::to("q").key("k").payload("x").partition(n % 2);
+        producer.send(record).unwrap();
+    }
+    rdkafka::producer::Producer::flush(&producer, Duration::from_secs(20)).unwrap();
+    let shared = Arc::new(shared());
+    let native = native(&shared, &servers);
+    gain_all(&shared, &[0, 1]);
+    arrive(&shared, 0, 0..2);
+    arrive(&shared, 1, 0..2);
+    // The native client has one of them only, as in the moment of an assignment.
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("q", 0, Offset::Offset(0)).unwrap();
+    native.assign(&list).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !matches!(native.poll(Duration::from_millis(100)), Some(Ok(_))) {
+        assert!(Instant::now() < deadline, "nothing is read");
+    }
+    let (command, mut answered) = seek(9);
+    obey(&shared, &native, command);
+    assert!(answered.try_recv().unwrap().is_err());
+    let bases: Vec<i64> = shared.unconfirmed().iter().map(|s| s.snapshot.base).collect();
+    assert_eq!(bases, [9, 0]);
 }
