@@ -50,6 +50,8 @@ fn refusal(code: Code) -> Option<Kind> {
         | Code::InvalidPartitions
         | Code::InvalidReplicationFactor
         | Code::InvalidSessionTimeout
+        | Code::InconsistentGroupProtocol
+        | Code::InvalidGroupId
         | Code::InvalidTransactionTimeout
         | Code::InvalidArgument => Kind::ConfigInvalid,
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented => Kind::Unsupported,

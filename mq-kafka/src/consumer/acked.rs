@@ -72,6 +72,19 @@ pub(crate) fn encode(snapshot: &Snapshot, deaths: &Deaths, open: bool, creation:
     map(snapshot, deaths, open, creation).encode(DEFAULT_BUDGET).text
 }
 
+/// What is left of a snapshot in its text.
+pub(super) fn kept(snapshot: &Snapshot, deaths: &Deaths, open: bool, creation: u64) -> Vec<Range<i64>> {
+    decode(snapshot.base, &encode(snapshot, deaths, open, creation)).ahead
+}
+
+/// Every ack below this offset is in the text for a snapshot.
+pub(super) fn covers(snapshot: &Snapshot, deaths: &Deaths) -> i64 {
+    if snapshot.ahead.len() <= FEW {
+        return i64::MAX;
+    }
+    signed(map(snapshot, deaths, true, u64::MAX).encode(DEFAULT_BUDGET).covers)
+}
+
 /// Runs that fit in any case.
 const FEW: usize = 256;
 

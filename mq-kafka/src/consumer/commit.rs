@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use super::hooks::Reading;
 use super::shared::{Shared, Stored};
 use super::stage::list_of;
-use super::tail::Tail;
 use crate::connection::Link;
 use crate::{error, lock, topology};
 
@@ -141,7 +140,7 @@ pub(super) struct Trim {
 }
 
 impl Trim {
-    fn after(&mut self, topic: &str, creation: u64, stored: &[Stored]) {
+    pub(super) fn after(&mut self, topic: &str, creation: u64, stored: &[Stored]) {
         let mut ends = Vec::new();
         for Stored { partition, snapshot, .. } in stored {
             let done = self.done.entry(*partition).or_insert(snapshot.base);
@@ -165,12 +164,6 @@ impl Trim {
     }
 }
 
-/// What is done beside the commits of a queue.
-pub(super) struct Chores {
-    pub(super) trim: Trim,
-    pub(super) tail: Option<Tail>,
-}
-
 /// The thread, if there is one. A consumer without it would deliver and never store an ack: it ends.
 pub(super) fn started<T>(shared: &Shared, spawned: std::io::Result<T>) -> Option<T> {
     let failed = match spawned {
@@ -184,7 +177,7 @@ pub(super) fn started<T>(shared: &Shared, spawned: std::io::Result<T>) -> Option
 }
 
 /// The thread: commits whenever it is asked to, until it is stopped.
-pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores: Option<Chores>) {
+pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>) {
     let mut last = 0;
     while let Some(number) = shared.commits.next(last) {
         let began = Instant::now();
@@ -195,12 +188,7 @@ pub(super) fn run(shared: &Shared, consumer: &BaseConsumer<Reading>, mut chores:
         }
         shared.commits.finish(number, result);
         last = number;
-        if let Some(Chores { trim, tail }) = &mut chores {
-            trim.after(&shared.plan.topic, shared.plan.kept.creation, &committed);
-            if let Some(tail) = tail {
-                tail.relieve(shared, &committed);
-            }
-        }
+        shared.chores_after(committed);
         pause(PACE.saturating_sub(began.elapsed()));
     }
     shared.commits.over();

@@ -181,6 +181,7 @@ impl Reading {
                 let numbers = partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
                 shared.announce(|number| Arrival::Revoking(numbers, release(shared, number)), RELEASE);
             }
+            shared.copied(partitions, LAST_COMMIT);
             if !shared.is_gone() && !shared.unconfirmed().is_empty() {
                 let number = shared.commits.ask();
                 if !shared.commits.done_within(number, LAST_COMMIT) {
@@ -212,14 +213,39 @@ fn release(shared: &Arc<Shared>, number: u64) -> Release {
     })
 }
 
-/// The topic or the right to read it is gone for good.
+/// The right to read the topic is gone for good, or the group does not take such a member: the native client would try
+/// for ever.
 pub(super) fn ends(code: Code) -> bool {
-    matches!(code, Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::FencedInstanceId)
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::FencedInstanceId
+            | Code::InvalidSessionTimeout
+            | Code::InconsistentGroupProtocol
+            | Code::InvalidGroupId
+            | Code::UnsupportedVersion
+    )
 }
 
 /// The consumer's end for a code.
 pub(super) fn end(code: Code) -> Error {
-    error::of_code("the consumer cannot go on", code)
+    let text = match code {
+        Code::InvalidSessionTimeout => {
+            "the broker refused `session_timeout`; keep it between its `group.min.session.timeout.ms` and \
+             `group.max.session.timeout.ms` (6 s and 30 min by default)"
+        }
+        Code::InconsistentGroupProtocol => {
+            "other members of the group use another protocol; set the same `group_protocol` for all of them, and \
+             cooperative-sticky assignment for those without mq"
+        }
+        Code::InvalidGroupId => "the broker refused the name of the group; choose another one",
+        Code::UnsupportedVersion => {
+            "the broker does not know this group protocol; use `group_protocol=classic` or a later broker"
+        }
+        _ => "the consumer cannot go on",
+    };
+    error::of_code(text, code)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod acked;
 mod acks;
+mod chores;
 mod commit;
 mod control;
 mod hooks;
@@ -135,7 +136,7 @@ impl driver::Consumer for KafkaConsumer {
             let text = "the acks were not stored before their partitions went away; the messages come again";
             return Err(Error::new(Kind::Fenced, text).with_backend(error::BACKEND));
         }
-        Ok(Flushed::Confirmed)
+        Ok(if self.shared.is_cut() { Flushed::Taken } else { Flushed::Confirmed })
     }
 
     async fn settle(&self, tag: Tag, how: Settle) -> Result<()> {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
@@ -15,7 +16,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
 use super::acked::Deaths;
-use super::commit::{Chores, Trim};
+use super::chores::{self, Work};
+use super::commit::Trim;
 use super::hooks::{self, Reading};
 use super::shared::{Read, Resumed, Shared};
 use super::tail::Tail;
@@ -31,6 +33,8 @@ const POLL: Duration = Duration::from_millis(50);
 const STEP: Duration = Duration::from_millis(5);
 /// How long the thread waits for room before it pauses the partitions: pausing drops what was fetched.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a consumer that is closed waits for a copy to the tail: one that is not awaited repeats its message.
+const CHORES: Duration = Duration::from_secs(1);
 /// How long a consumer that is closed waits for the end of a rebalance.
 const LEAVE: Duration = Duration::from_secs(4);
 /// Time between two questions whether the topic is still the same.
@@ -58,7 +62,7 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     let consumer: BaseConsumer<Reading> = make(&config, context)?;
     let consumer = Arc::new(consumer);
     shared.set_native(&consumer);
-    let chores = shared.plan.queue.then(|| Chores {
+    let work = shared.plan.queue.then(|| Work {
         trim: Trim { link: Arc::downgrade(link), runtime: Handle::current(), done: BTreeMap::new() },
         // The log of half messages is moved on by its own steps.
         tail: (!shared.plan.topic.contains("mq.half."))
@@ -74,7 +78,7 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
         link,
         runtime,
         left,
-        chores,
+        work,
         paused: false,
         held: 0,
         looked: None,
@@ -112,7 +116,7 @@ struct Reader {
     runtime: Handle,
     /// Partitions that a browse has not read to the end.
     left: BTreeSet<i32>,
-    chores: Option<Chores>,
+    work: Option<Work>,
     paused: bool,
     /// The epoch for which the pause, or its absence, was set.
     held: u32,
@@ -134,14 +138,16 @@ impl Reader {
         }
         let committer = self.shared.plan.settles().then(|| {
             let (shared, consumer) = (Arc::clone(&self.shared), Arc::clone(&self.consumer));
-            let chores = self.chores.take();
             std::thread::Builder::new().name("mq-kafka-commit".to_owned()).spawn(move || {
                 let _watch = Watch(Arc::clone(&shared));
-                commit::run(&shared, &consumer, chores);
+                commit::run(&shared, &consumer);
             })
         });
         let committer = committer.and_then(|spawned| commit::started(&self.shared, spawned));
+        let chores = self.work.take().and_then(|work| self.chores(work));
         self.read();
+        self.shared.chores.stop();
+        self.wait_for(chores, Some(CHORES));
         self.settle_down();
         self.shared.leaving(&self.shared.partitions());
         // The last commit comes before the leave; the native consumer goes when both threads have let go of it.
@@ -149,14 +155,7 @@ impl Reader {
             self.shared.commits.ask();
         }
         self.shared.commits.stop();
-        if let Some(thread) = committer {
-            // A rebalance that goes on has to be heard, or what is acknowledged could not be stored.
-            while !thread.is_finished() {
-                drop(self.consumer.poll(STEP));
-            }
-            // A panic there was reported by the panic hook; the acks since then are lost, no message is.
-            drop(thread.join());
-        }
+        self.wait_for(committer, None);
         if self.shared.plan.settles() && self.shared.partitions().is_empty() {
             // The close of a member without partitions does not tell the group, which then waits for it until its
             // session ends.
@@ -166,6 +165,33 @@ impl Reader {
         drop(consumer);
         shared.ended.send_replace(true);
         shared.arrived.notify_one();
+    }
+
+    /// Starts the thread for the chores. Without it a queue keeps what was acknowledged, and no more.
+    fn chores(&self, mut work: Work) -> Option<JoinHandle<()>> {
+        let shared = Arc::clone(&self.shared);
+        let spawned = std::thread::Builder::new().name("mq-kafka-chores".to_owned()).spawn(move || {
+            let _watch = Watch(Arc::clone(&shared));
+            chores::run(&shared, |stored| work.after(&shared, stored));
+        });
+        let failed =
+            |error| tracing::warn!(target: "mq_kafka", %error, "no thread for the chores of a queue");
+        spawned.map_err(failed).ok()
+    }
+
+    /// Waits for the end of a thread, at most this long: one that works on ends by itself.
+    fn wait_for(&self, thread: Option<JoinHandle<()>>, wait: Option<Duration>) {
+        let Some(thread) = thread else { return };
+        let until = wait.map(|wait| Instant::now() + wait);
+        // A rebalance that goes on has to be heard, or what is acknowledged could not be stored.
+        while !thread.is_finished() {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
+            drop(self.consumer.poll(STEP));
+        }
+        // A panic there was reported by the panic hook; the acks since then are lost, no message is.
+        drop(thread.join());
     }
 
     /// The close of a member without partitions tells the group nothing while a rebalance goes on: the others would
@@ -288,7 +314,7 @@ impl Reader {
         let Some(code) = error::code_of(failed) else { return };
         tracing::debug!(target: "mq_kafka", topic = self.shared.plan.topic, ?code, "consumer");
         match failed {
-            KafkaError::MessageConsumptionFatal(_) => {
+            KafkaError::MessageConsumptionFatal(_) if !hooks::ends(code) => {
                 self.shared.die(hooks::end(code).with_status(Status::Temporary));
             }
             _ if hooks::ends(code) => self.shared.die(hooks::end(code)),

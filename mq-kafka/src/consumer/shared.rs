@@ -10,14 +10,19 @@ use mq_core::{Error, Kind, Message, Result};
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::{Notify, watch};
 
-use super::acked::{Deaths, fits_well};
+use super::acked::{Deaths, fits, fits_well};
 use super::acks::Acks;
+use super::chores::Chores;
 use super::commit::Commits;
 use super::hooks::Reading;
 use super::plan::Plan;
 use super::tag;
 use super::track::{Snapshot, Tracker};
 use crate::lock;
+
+/// Messages of a partition of a group behind the oldest held one: with so many it reads on, and with so many it does
+/// not.
+const SPAN: (usize, usize) = (40_000, 50_000);
 
 /// The parts of a consumer that its threads and its async side use.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ pub(crate) struct Shared {
     /// Wakes the reading thread: there is room, a command, or an answer to a hook.
     pub(super) stirred: Condvar,
     pub(super) commits: Commits,
+    pub(super) chores: Chores,
     pub(super) ended: watch::Sender<bool>,
     /// The member takes part in no rebalance, as far as is known.
     pub(super) is_steady: AtomicBool,
@@ -50,6 +56,8 @@ pub(super) struct State {
     parts: BTreeMap<i32, Part>,
     paused: bool,
     stopping: bool,
+    /// A group reads nothing more: too much has been read behind a held message.
+    stalled: bool,
     /// A browse has read all.
     exhausted: bool,
     /// Partitions went away before their acks were stored, and no flush has told so.
@@ -86,6 +94,8 @@ struct Part {
     /// The version of the last ack.
     acked: u64,
     confirmed: u64,
+    /// Not all of what was confirmed last has found room beside the offset.
+    cut: bool,
     /// What lies below was purged.
     purged: i64,
     leaving: bool,
@@ -187,6 +197,7 @@ impl Shared {
             arrived: Notify::new(),
             stirred: Condvar::new(),
             commits: Commits::default(),
+            chores: Chores::default(),
             ended: watch::Sender::new(false),
             is_steady: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
@@ -261,10 +272,27 @@ impl Shared {
     /// Room for messages; waits for it, for a command or for the end, at most this long.
     pub(super) fn room(&self, wait: Duration) -> usize {
         let state = self.state();
-        let full = |s: &mut State| s.ready.len() >= self.capacity() && s.commands.is_empty() && !s.stopping;
-        let (state, _) =
+        let full = |s: &mut State| {
+            (s.ready.len() >= self.capacity() || self.is_stalled(s)) && s.commands.is_empty() && !s.stopping
+        };
+        let (mut state, _) =
             self.stirred.wait_timeout_while(state, wait, full).unwrap_or_else(PoisonError::into_inner);
-        self.capacity().saturating_sub(state.ready.len())
+        if self.is_stalled(&mut state) { 0 } else { self.capacity().saturating_sub(state.ready.len()) }
+    }
+
+    /// True if a message of a group is held while very many behind it have been read, until most of them are done
+    /// with: each of them takes memory and time. What a queue holds for so long is moved to its tail.
+    fn is_stalled(&self, state: &mut State) -> bool {
+        if self.plan.queue {
+            return false;
+        }
+        let behind = state.parts.values().map(|p| p.tracker.slots()).max().unwrap_or(0);
+        let stalled = behind >= if state.stalled { SPAN.0 } else { SPAN.1 };
+        if stalled != state.stalled {
+            tracing::debug!(target: "mq_kafka", topic = self.plan.topic, stalled, "behind a held message");
+            state.stalled = stalled;
+        }
+        stalled
     }
 
     /// A browse has read all there was.
@@ -442,7 +470,12 @@ impl Shared {
         let mut state = self.state();
         let (partition, offset) = tag::place(tag);
         let State { parts, ready, .. } = &mut *state;
-        let part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
+        let mut part = parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch && tag.consumer == self.id);
+        if let Some((_, late)) = part.as_mut().and_then(|p| p.moving.as_mut().filter(|(n, _)| *n == offset)) {
+            // Its copy comes, or itself when there is none.
+            *late = true;
+            return true;
+        }
         let again = part.and_then(|p| {
             let message = p.tracker.again(offset)?;
             let again = incoming(self.id, p.epoch, partition, offset, message);
@@ -546,7 +579,10 @@ impl Shared {
         for tag in tags {
             let (partition, offset) = tag::place(*tag);
             let part = state.parts.get_mut(&partition).filter(|p| p.epoch == tag.epoch)?;
-            part.tracker.holds(offset).then(|| acked.entry(partition).or_default().push(offset))?;
+            // What is being copied to the tail comes again from there.
+            let stays = part.moving.is_none_or(|(moving, _)| moving != offset);
+            (stays && part.tracker.holds(offset))
+                .then(|| acked.entry(partition).or_default().push(offset))?;
         }
         acked
             .into_iter()
@@ -600,6 +636,18 @@ impl Shared {
             drop(state);
             self.again(tag);
         }
+        self.stirred.notify_all();
+    }
+
+    /// Waits until nothing of these partitions is being copied to the tail, at most this long: what the next owner
+    /// finds neither acknowledged nor alone is delivered twice.
+    pub(super) fn copied(&self, partitions: &[i32], wait: Duration) {
+        let busy = |s: &mut State| {
+            let mut parts = partitions.iter().filter_map(|n| s.parts.get(n));
+            parts.any(|p| p.moving.is_some())
+        };
+        let state = self.state();
+        drop(self.stirred.wait_timeout_while(state, wait, busy).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// True if this delivery is held.
@@ -623,12 +671,26 @@ impl Shared {
 
     /// The broker has stored this.
     pub(super) fn confirmed(&self, stored: &[Stored]) {
+        let cut: Vec<bool> = stored.iter().map(|s| !fits(&s.snapshot, &s.deaths)).collect();
         let mut state = self.state();
-        for Stored { partition, since, version, .. } in stored {
-            if let Some(part) = state.parts.get_mut(partition).filter(|p| p.since == *since) {
-                part.confirmed = part.confirmed.max(*version);
+        for (Stored { partition, since, version, .. }, cut) in stored.iter().zip(cut) {
+            let part = state.parts.get_mut(partition).filter(|p| p.since == *since);
+            if let Some(part) = part.filter(|p| p.confirmed <= *version) {
+                (part.confirmed, part.cut) = (*version, cut);
             }
         }
+    }
+
+    /// What a commit of these partitions would store now.
+    pub(super) fn as_is(&self, partitions: &[i32]) -> Vec<Stored> {
+        let state = self.state();
+        partitions.iter().filter_map(|n| state.parts.get(n)?.stored(*n, &[])).collect()
+    }
+
+    /// True if some acks of what was stored last have found no room beside the offset: their messages come again to
+    /// the next owner.
+    pub(super) fn is_cut(&self) -> bool {
+        self.state().parts.values().any(|p| p.cut)
     }
 
     /// Void deliveries of these partitions; goes on at new positions.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mq_core::driver::Tag;
-use mq_core::{Error, Kind, Result};
+use mq_core::{Error, Kind, Result, Status};
 use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -66,6 +66,16 @@ impl Shared {
         let (shared, tags) = (Arc::clone(self), tags.to_vec());
         let mut staged = Staged { shared, group, stored: Vec::new(), tags, held };
         staged.stored = self.with_acks(&staged.tags, guard).ok_or_else(void)?;
+        if staged.is_cut() {
+            let now = self.as_is(&partitions);
+            drop(staged);
+            self.chores_after(now);
+            let text = "too much is acknowledged out of order for the acks of the transaction to be stored; settle \
+                        the oldest deliveries, then begin anew";
+            return Err(Error::new(Kind::TransactionAborted, text)
+                .with_status(Status::Temporary)
+                .with_backend(error::BACKEND));
+        }
         Ok(staged)
     }
 }
@@ -92,9 +102,21 @@ impl Staged {
         &self.group
     }
 
+    /// True if acks of the transaction would not be stored with it.
+    fn is_cut(&self) -> bool {
+        self.stored.iter().any(|Stored { partition, snapshot, deaths, .. }| {
+            let end = acked::covers(snapshot, deaths);
+            self.tags.iter().any(|tag| {
+                let (of, offset) = tag::place(*tag);
+                of == *partition && offset >= end
+            })
+        })
+    }
+
     /// The transaction has happened.
-    pub(crate) fn applied(self) {
+    pub(crate) fn applied(mut self) {
         self.shared.applied(&self.tags, &self.stored);
+        self.shared.chores_after(std::mem::take(&mut self.stored));
     }
 
     /// After an unknown outcome: whether the broker has stored the acks; `None` if it does not say. Blocks.
@@ -113,7 +135,8 @@ impl Staged {
         let all = self.stored.iter().all(|stored| {
             let place = found.iter().find(|(partition, _)| *partition == stored.partition);
             place.and_then(|(_, place)| place.as_ref()).is_some_and(|place| {
-                place.base == stored.snapshot.base && place.ahead == stored.snapshot.ahead
+                let Stored { snapshot, deaths, open, creation, .. } = stored;
+                place.base == snapshot.base && place.ahead == acked::kept(snapshot, deaths, *open, *creation)
             })
         });
         Some(all)

@@ -7,7 +7,7 @@ use mq_core::driver::{Batch, Item, Producer as _, Target};
 use mq_core::{Error, Message, Result};
 use tokio::runtime::Handle;
 
-use super::acked::fits;
+use super::acked::fits_well;
 use super::shared::{Shared, Stored};
 use crate::connection::Link;
 use crate::producer::KafkaProducer;
@@ -28,7 +28,8 @@ impl Tail {
         let Some(link) = self.link.upgrade().filter(|_| !shared.is_stopping()) else { return };
         for Stored { partition, snapshot, deaths, .. } in stored {
             let span = snapshot.ahead.last().map_or(0, |last| last.end - snapshot.base);
-            if span < SPAN && fits(snapshot, deaths) {
+            // With room to spare: a transaction is refused whose acks would not fit.
+            if span < SPAN && fits_well(snapshot, deaths) {
                 continue;
             }
             let Some((tag, message)) = shared.begin_move(*partition) else { continue };

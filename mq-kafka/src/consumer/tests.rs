@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mq_core::driver::{Consumer as _, Flushed, Start};
-use mq_core::{Error, Kind, Message};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use mq_core::driver::{Arrival, Consumer as _, Flushed, Mode, Start, Tag};
+use mq_core::{Error, Kind, Message, Status};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
@@ -19,11 +19,15 @@ use super::plan::Plan;
 use super::reader::Watch;
 use super::shared::{Read, Resumed, Shared};
 use super::track::Tracker;
-use super::{KafkaConsumer, commit, tag};
+use super::{KafkaConsumer, chores, commit, list_of, tag};
 use crate::event::Events;
 use crate::topology::Kept;
 
 fn shared() -> Shared {
+    of_mode(&Mode::Shared)
+}
+
+fn of_mode(mode: &Mode) -> Shared {
     let plan = Plan {
         topic: "q".to_owned(),
         group: Some("q".to_owned()),
@@ -31,7 +35,7 @@ fn shared() -> Shared {
         starts: BTreeMap::new(),
         ahead: BTreeMap::new(),
         ends: None,
-        queue: true,
+        queue: *mode == Mode::Shared,
         prefetch: 10,
         kept: Kept::default(),
     };
@@ -220,7 +224,11 @@ fn a_seek_that_fails_in_part_voids_what_has_moved() {
         let record = rdkafka::producer::BaseRecord::to("q").key("k").payload("x").partition(n % 2);
         producer.send(record).unwrap();
     }
-    rdkafka::producer::Producer::flush(&producer, Duration::from_secs(20)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while rdkafka::producer::Producer::in_flight_count(&producer) > 0 {
+        assert!(Instant::now() < deadline, "nothing is stored");
+        producer.poll(Duration::from_millis(10));
+    }
     let shared = Arc::new(shared());
     let native = native(&shared, &servers);
     gain_all(&shared, &[0, 1]);
@@ -239,4 +247,120 @@ fn a_seek_that_fails_in_part_voids_what_has_moved() {
     assert!(answered.try_recv().unwrap().is_err());
     let bases: Vec<i64> = shared.unconfirmed().iter().map(|s| s.snapshot.base).collect();
     assert_eq!(bases, [9, 0]);
+}
+
+fn tag_of(shared: &Shared, offset: i64) -> Tag {
+    tag::of(1, shared.epoch_of(0).unwrap(), 0, offset)
+}
+
+fn delivered(shared: &Shared) -> usize {
+    let mut into = Vec::new();
+    shared.take(&mut into, usize::MAX).unwrap();
+    into.iter().filter(|a| matches!(a, Arrival::Delivery(_))).count()
+}
+
+/// It would be processed by the transaction, and its copy once more.
+#[test]
+fn a_transaction_takes_nothing_that_is_being_moved_to_the_tail() {
+    let shared = shared();
+    gain(&shared);
+    arrive(&shared, 0, 0..2);
+    assert_eq!(delivered(&shared), 2);
+    let (moving, _) = shared.begin_move(0).unwrap();
+    assert_eq!(moving, tag_of(&shared, 0));
+    assert!(shared.with_acks(&[tag_of(&shared, 1)], None).is_some());
+    assert!(shared.with_acks(&[moving], None).is_none());
+    // The transaction gives it back; the copy takes its place.
+    assert!(shared.again(moving));
+    shared.end_move(moving, true);
+    assert_eq!((delivered(&shared), shared.unconfirmed()[0].snapshot.base), (0, 1));
+    // No copy was made: it comes again by itself, once.
+    let (moving, _) = shared.begin_move(0).unwrap();
+    assert!(shared.again(moving));
+    assert_eq!(delivered(&shared), 0);
+    shared.end_move(moving, false);
+    assert_eq!((delivered(&shared), shared.unconfirmed()[0].snapshot.base), (1, 1));
+}
+
+#[test]
+fn a_transaction_whose_acks_would_not_be_stored_is_refused() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("q", 1, 1).unwrap();
+    let shared = Arc::new(shared());
+    let native = Arc::new(native(&shared, &mock.bootstrap_servers()));
+    shared.set_native(&native);
+    gain(&shared);
+    arrive(&shared, 0, 0..60_000);
+    // Every ninth is acknowledged: too many runs for the text beside the offset.
+    let done: Vec<Tag> = (1..6000).map(|n| tag_of(&shared, n * 9)).collect();
+    shared.acked(&done);
+    let begin = |offset| shared.stage(&[tag_of(&shared, offset)], None, Instant::now());
+    let refused = begin(59_999).map(drop).unwrap_err();
+    assert_eq!((refused.kind(), refused.status()), (Kind::TransactionAborted, Status::Temporary));
+    assert!(shared.chores_left(), "what is stuck is to be moved");
+    // What lies in front is stored, and is found to be, whatever was left out behind.
+    let staged = begin(1).unwrap();
+    assert_eq!(staged.is_stored(), Some(false));
+    let list = list_of("q", staged.stored()).unwrap();
+    native.commit(&list, CommitMode::Sync).unwrap();
+    assert_eq!(staged.is_stored(), Some(true));
+    staged.applied();
+    assert!(shared.is_cut(), "a flush must not call all of it confirmed");
+}
+
+#[test]
+fn a_group_reads_no_further_behind_a_message_that_is_held_for_long() {
+    let shared = of_mode(&Mode::Group("q".to_owned()));
+    gain(&shared);
+    let read = |offsets: std::ops::Range<i64>| {
+        arrive(&shared, 0, offsets);
+        delivered(&shared);
+    };
+    read(0..49_999);
+    shared.acked(&(1..49_999).map(|n| tag_of(&shared, n)).collect::<Vec<_>>());
+    assert_eq!(shared.room(Duration::ZERO), 10);
+    read(49_999..50_000);
+    assert_eq!(shared.room(Duration::ZERO), 0, "one held message costs a slot for each behind it");
+    let oldest = tag_of(&shared, 0);
+    shared.acked(&[oldest]);
+    assert_eq!(shared.room(Duration::ZERO), 10);
+    // It does not flicker at the limit.
+    read(50_000..100_000);
+    assert_eq!(shared.room(Duration::ZERO), 0);
+    shared.acked(&[tag_of(&shared, 49_999), tag_of(&shared, 50_000)]);
+    assert_eq!(shared.room(Duration::ZERO), 0);
+    shared.acked(&(50_001..60_001).map(|n| tag_of(&shared, n)).collect::<Vec<_>>());
+    assert_eq!(shared.room(Duration::ZERO), 10);
+}
+
+/// A copy to the tail may take as long as a broker is away.
+#[test]
+fn a_commit_does_not_wait_for_the_chores() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("q", 1, 1).unwrap();
+    let shared = Arc::new(shared());
+    let native = native(&shared, &mock.bootstrap_servers());
+    gain(&shared);
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| commit::run(&shared, &native));
+        let of = &shared;
+        scope.spawn(move || {
+            chores::run(of, |_| {
+                begun.send(()).unwrap();
+                may_go_on.recv_timeout(Duration::from_secs(60)).unwrap();
+            });
+        });
+        let wait = Duration::from_secs(20);
+        assert!(shared.commits.done_within(shared.commits.ask(), wait));
+        has_begun.recv_timeout(wait).unwrap();
+        arrive(&shared, 0, 0..1);
+        shared.acked(&[tag_of(&shared, 0)]);
+        assert!(shared.commits.done_within(shared.commits.ask(), wait));
+        assert!(shared.unconfirmed().is_empty());
+        shared.chores.stop();
+        shared.commits.stop();
+        go_on.send(()).unwrap();
+    });
 }

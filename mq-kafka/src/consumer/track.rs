@@ -91,6 +91,11 @@ impl Tracker {
         self.find(offset).is_some()
     }
 
+    /// How many messages are kept in mind: the held ones, and those acknowledged behind the first of them.
+    pub(crate) fn slots(&self) -> usize {
+        self.held.len()
+    }
+
     /// How many messages are held.
     pub(crate) fn open(&self) -> usize {
         self.open

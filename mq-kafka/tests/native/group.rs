@@ -1,5 +1,8 @@
 //! Groups, seeks, broadcast and browse.
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
 use super::*;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -7,7 +10,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_group_starts_where_it_is_told,
         seek_and_replay,
         broadcast_starts_at_its_open,
-        browse_ends_and_consumes_nothing
+        browse_ends_and_consumes_nothing,
+        a_group_that_refuses_a_member_ends_it_with_what_to_do
     ]
 }
 
@@ -94,4 +98,55 @@ async fn browse_ends_and_consumes_nothing() {
     browse.close().await;
     inbox.close().await;
     bed.close().await;
+}
+
+/// The native client would try to join for ever.
+async fn a_group_that_refuses_a_member_ends_it_with_what_to_do() {
+    let bed = Bed::new().await;
+    let topic = bed.topic("refused", 1).await;
+    let group = name("refused");
+    // Somebody without mq, whose assignment is not ours.
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", hosts().join(",")).set("group.id", &group);
+    config.set("partition.assignment.strategy", "range");
+    let other: BaseConsumer = config.create().unwrap();
+    other.subscribe(&[&topic]).unwrap();
+    let options = ConsumerOptions::new(Target::topic(&topic), Mode::Group(group));
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let (joined, has_joined) = tokio::sync::oneshot::channel();
+    let member = std::thread::spawn(move || {
+        let mut joined = Some(joined);
+        while is_done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            drop(other.poll(Duration::from_millis(50)));
+            if other.assignment().unwrap().count() > 0 {
+                joined.take().map(|joined| joined.send(()));
+            }
+        }
+    });
+    has_joined.await.unwrap();
+    let told = end_of(&bed, &options).await;
+    assert!(told.kind() == Kind::ConfigInvalid && told.message().contains("group_protocol"), "{told}");
+    done.send(()).unwrap();
+    member.join().unwrap();
+    // Beyond the broker's maximum.
+    let patient = Bed::with(config_of_session(Duration::from_secs(3600))).await;
+    let options = ConsumerOptions::new(Target::topic(&topic), Mode::Group(name("patient")));
+    let told = end_of(&patient, &options).await;
+    assert!(told.kind() == Kind::ConfigInvalid && told.message().contains("session_timeout"), "{told}");
+    patient.close().await;
+    bed.close().await;
+}
+
+fn config_of_session(timeout: Duration) -> mq_kafka::KafkaConfig {
+    config().session_timeout(timeout).property("max.poll.interval.ms", "3600000")
+}
+
+/// How a consumer ends that nothing is sent to.
+async fn end_of(bed: &Bed, options: &ConsumerOptions) -> mq_core::Error {
+    let inbox = bed.consumer(options.clone()).await;
+    let mut into = Vec::new();
+    let received = inbox.consumer.receive(&mut into, 1, Duration::from_secs(30)).await;
+    let told = received.expect_err("it takes part in the group");
+    inbox.close().await;
+    told
 }

@@ -1,5 +1,8 @@
 //! Transactions.
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
 use super::*;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -8,7 +11,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_rollback_gives_its_inputs_back,
         transactions_on_one_partition_take_turns,
         a_plain_commit_never_undoes_a_transaction,
-        a_transaction_with_a_void_delivery_is_undone
+        a_transaction_with_a_void_delivery_is_undone,
+        what_transactions_acknowledge_is_removed_from_the_log
     ]
 }
 
@@ -145,5 +149,36 @@ async fn a_transaction_with_a_void_delivery_is_undone() {
     reader.nothing().await;
     inbox.close().await;
     reader.close().await;
+    bed.close().await;
+}
+
+/// Nothing is acknowledged otherwise: no plain commit comes after them.
+async fn what_transactions_acknowledge_is_removed_from_the_log() {
+    const ALL: usize = 10_500;
+    let bed = Bed::new().await;
+    let input = bed.queue("trim", 1).await;
+    bed.texts(&Target::queue(&input), ALL).await;
+    let mut inbox = bed.shared(&input).await;
+    let mut left = ALL;
+    while left > 0 {
+        let got = inbox.some(1000, Duration::from_secs(5)).await;
+        let mut tx_ = bed.connection.begin(&TransactionOptions::default()).await.unwrap();
+        tx_.attach(&got.iter().map(|d| d.tag).collect::<Vec<_>>()).await.unwrap();
+        tx_.commit().await.unwrap();
+        left -= got.len();
+    }
+    let raw: BaseConsumer = ClientConfig::new().set("bootstrap.servers", hosts().join(",")).create().unwrap();
+    let trimmed = tokio::task::spawn_blocking(move || {
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            let (low, _) = raw.fetch_watermarks(&input, 0, Duration::from_secs(5)).unwrap();
+            if low >= 10_000 {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(trimmed.await.unwrap(), "a queue that is kept for ever");
+    inbox.close().await;
     bed.close().await;
 }
