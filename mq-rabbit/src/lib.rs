@@ -37,6 +37,8 @@ mod reader;
 mod seat;
 mod topic;
 mod topology;
+#[cfg(test)]
+mod vectors;
 
 pub use config::RabbitConfig;
 pub use connection::{RabbitConnection, RabbitConnector, backend};

@@ -79,7 +79,7 @@ impl Note {
         format!("{MARK}{}", parts.join(","))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut note = Self::default();
         for part in text.strip_prefix(MARK)?.split(',') {
             match part.split_once('=') {
