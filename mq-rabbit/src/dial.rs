@@ -3,13 +3,15 @@
 use std::fmt;
 
 use lapin::ConnectionProperties;
-use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
+use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
+use mq_core::Result;
 use mq_core::url::Host;
-use mq_core::{Error, Result};
 
 use crate::config::RabbitConfig;
 use crate::error;
+#[cfg(feature = "tls")]
+use crate::pem;
 use crate::preflight::{self, Version};
 
 /// What is needed to connect to a host, once or again.
@@ -50,24 +52,25 @@ impl Dial {
     }
 }
 
-/// Certificates, read and checked: the client skips what does not parse in silence.
+/// Certificates, read and checked: the client passes over an authority that does not parse, without a word, and the
+/// system's decide alone.
+#[cfg(feature = "tls")]
 fn tls(config: &RabbitConfig) -> Result<OwnedTLSConfig> {
-    let read = |path: &std::path::Path, mark: &str| {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::config(format!("the file `{shown}` cannot be read: {e}")))?;
-        if !text.contains(mark) {
-            return Err(Error::config(format!("the file `{shown}` holds no PEM block `{mark}`")));
-        }
-        Ok(text)
-    };
-    let cert_chain = config.ca.as_deref().map(|path| read(path, "BEGIN CERTIFICATE")).transpose()?;
+    use lapin::tcp::OwnedIdentity;
+
+    let cert_chain = config.ca.as_deref().map(pem::authorities).transpose()?;
     let identity = match &config.identity {
-        Some((pem, key)) => Some(OwnedIdentity::PKCS8 {
-            pem: read(pem, "BEGIN CERTIFICATE")?.into_bytes(),
-            key: read(key, "PRIVATE KEY")?.into_bytes(),
+        Some((certificates, key)) => Some(OwnedIdentity::PKCS8 {
+            pem: pem::certificates(certificates)?.into_bytes(),
+            key: pem::key(key)?.into_bytes(),
         }),
         None => None,
     };
     Ok(OwnedTLSConfig { identity, cert_chain })
+}
+
+/// The configuration was refused if it asks for TLS.
+#[cfg(not(feature = "tls"))]
+fn tls(_: &RabbitConfig) -> Result<OwnedTLSConfig> {
+    Ok(OwnedTLSConfig::default())
 }

@@ -28,6 +28,8 @@ mod note;
 mod numbers;
 mod patient;
 mod pattern;
+#[cfg(feature = "tls")]
+mod pem;
 mod plan;
 mod preflight;
 mod producer;
