@@ -197,6 +197,48 @@ mod tests {
         assert!(ask(&[0, 7]).is_err());
     }
 
+    /// T7: the native client panics on the text of such a commit, which any program may have made.
+    #[test]
+    fn a_text_that_is_not_utf8_says_nothing_and_ends_nobody() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("t", 1, 1).unwrap();
+        commit_raw(&mock.bootstrap_servers(), &[0xff, 0xfe]);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "g");
+        let client: BaseConsumer = config.create().unwrap();
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition("t", 0);
+        let found = client.committed_offsets(asked, Duration::from_secs(10)).unwrap();
+        let places = positions(&found).unwrap();
+        let place = places[0].1.as_ref().expect("the offset counts");
+        assert!(place.base == 5 && place.ahead.is_empty() && !place.open);
+    }
+
+    /// Commits offset 5 of partition 0 of `t` for the group `g`, by a request of version 2: no client library writes
+    /// such a text.
+    fn commit_raw(address: &str, text: &[u8]) {
+        use std::io::{Read as _, Write as _};
+
+        // OffsetCommit, its version, the request's number, and a client without a name.
+        let mut body = vec![0, 8, 0, 2, 0, 0, 0, 7, 0xff, 0xff];
+        body.extend([0, 1, b'g']);
+        // No generation, no member, kept as long as the broker likes; one topic with one partition.
+        body.extend([0xff, 0xff, 0xff, 0xff, 0, 0]);
+        body.extend([0xff; 8]);
+        body.extend([0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1, 0, 0, 0, 0]);
+        body.extend(5_i64.to_be_bytes());
+        body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        body.extend(text);
+        let mut broker = std::net::TcpStream::connect(address).unwrap();
+        broker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        broker.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
+        broker.write_all(&body).unwrap();
+        // Length, number, topics, name, partitions, partition, error.
+        let mut answer = [0; 4 + 4 + 4 + 3 + 4 + 4 + 2];
+        broker.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[23..], [0, 0], "the commit was refused");
+    }
+
     #[test]
     fn deaths_are_steps() {
         let mut d = Deaths::default();

@@ -5,6 +5,8 @@ mod acks;
 mod chores;
 mod commit;
 mod control;
+#[cfg(test)]
+mod faults;
 mod hooks;
 pub(crate) mod plan;
 mod reader;

@@ -27,7 +27,7 @@ fn shared() -> Shared {
     of_mode(&Mode::Shared)
 }
 
-fn of_mode(mode: &Mode) -> Shared {
+pub(super) fn of_mode(mode: &Mode) -> Shared {
     let plan = Plan {
         topic: "q".to_owned(),
         group: Some("q".to_owned()),
