@@ -223,6 +223,7 @@ async fn watch_events(connection: &dyn DynConnection, events: &Hub) -> Error {
             Event::Blocked(reason) => events.emit(ClientEvent::Blocked(reason)),
             Event::Unblocked => events.emit(ClientEvent::Unblocked),
             Event::Undelivered(id, target) => events.emit(ClientEvent::Undelivered(id, target)),
+            Event::Hindered(error) => events.emit(ClientEvent::Hindered(error)),
         }
     }
 }

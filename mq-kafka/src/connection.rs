@@ -396,6 +396,7 @@ impl driver::Connection for KafkaConnection {
         for consumer in &consumers {
             consumer.ended().await;
         }
+        self.link.delay.ended().await;
         self.link.gate.idle().await;
         let link = Arc::clone(&self.link);
         blocking(move || {

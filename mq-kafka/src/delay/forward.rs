@@ -1,7 +1,7 @@
 //! The forwarder's thread.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::driver::{Event, Target};
@@ -9,12 +9,14 @@ use mq_core::protocol::objects;
 use mq_core::{DeathReason, Error, Kind, Result, Timestamp};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::hooks::{Lines, Watching};
 use super::line::Waiting;
-use super::{LEVELS, topic};
+use super::{LEVELS, group, topic};
 use crate::connection::{Link, make};
 use crate::consumer::acked;
 use crate::context::{Answer, Sent};
@@ -39,7 +41,31 @@ pub(super) type Key = (u8, i32, i64, u32);
 
 /// What became of moved messages, from the producer's thread.
 #[derive(Debug, Default)]
-pub(crate) struct Done(Mutex<Vec<(Key, Result<()>)>>);
+pub(crate) struct Done {
+    answers: Mutex<Vec<Answered>>,
+    arrived: Condvar,
+}
+
+type Answered = (Key, Result<()>);
+
+impl Done {
+    pub(super) fn take(&self) -> Vec<Answered> {
+        std::mem::take(&mut *lock(&self.answers))
+    }
+
+    /// Waits for an answer. False if none has come by then.
+    pub(super) fn wait(&self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let none = |answers: &mut Vec<Answered>| answers.is_empty();
+        let waited = self.arrived.wait_timeout_while(lock(&self.answers), left, none);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+
+    /// Puts back what was only looked at.
+    pub(super) fn give_back(&self, answers: Vec<Answered>) {
+        lock(&self.answers).splice(0..0, answers);
+    }
+}
 
 /// Where an answer goes.
 #[derive(Debug)]
@@ -50,7 +76,8 @@ pub(crate) struct Moved {
 
 impl Moved {
     pub(crate) fn answer(self, result: Result<()>) {
-        lock(&self.done.0).push((self.key, result));
+        lock(&self.done.answers).push((self.key, result));
+        self.done.arrived.notify_one();
     }
 }
 
@@ -64,66 +91,97 @@ pub(crate) struct Forwarder {
     done: Arc<Done>,
     /// Handed over and not confirmed.
     moving: HashMap<Key, (Waiting, bool)>,
+    /// It was told that the broker refuses us.
+    is_refused: bool,
     committed: Instant,
     trimmed: Instant,
 }
 
 impl Forwarder {
-    /// Starts the thread. It ends with the connection.
-    pub(super) fn start(link: &Arc<Link>, group: &str) -> Result<()> {
+    /// Starts the thread. It ends with the connection; then what is returned does.
+    ///
+    /// The native client is made there: that may take its time, and this is called where nothing may block.
+    pub(super) fn start(link: &Arc<Link>) -> Result<oneshot::Receiver<()>> {
+        let (ending, ended) = oneshot::channel();
+        let (runtime, link) = (Handle::current(), Arc::downgrade(link));
+        let thread = std::thread::Builder::new().name("mq-kafka-delay".to_owned());
+        let spawned = thread.spawn(move || {
+            Self::live(runtime, &link);
+            drop(ending);
+        });
+        let failed = |e| Error::disconnected("no thread for the forwarder").with_source(e);
+        spawned.map(|_| ended).map_err(failed)
+    }
+
+    fn live(runtime: Handle, link: &Weak<Link>) {
+        let Some(made) = link.upgrade().map(|link| Self::new(runtime, &link)) else { return };
+        match made {
+            Ok(forwarder) => forwarder.run(),
+            Err(failed) => {
+                tracing::warn!(target: "mq_kafka", error = %failed, "no delay forwarder; delayed messages may be late");
+                if let Some(link) = link.upgrade() {
+                    link.delay.stopped();
+                }
+            }
+        }
+    }
+
+    fn new(runtime: Handle, link: &Arc<Link>) -> Result<Self> {
         let levels: HashMap<String, u8> = (0..LEVELS).map(|level| (topic(link, level), level)).collect();
-        let lines = Arc::new(Lines::default());
-        let context =
-            Watching { lines: Arc::clone(&lines), levels: levels.clone(), events: Arc::clone(&link.events) };
-        let mut config = link.config.consumer(group);
+        let (lines, done) = (Arc::new(Lines::default()), Arc::new(Done::default()));
+        let context = Watching {
+            lines: Arc::clone(&lines),
+            done: Arc::clone(&done),
+            levels: levels.clone(),
+            events: Arc::clone(&link.events),
+        };
+        let mut config = link.config.consumer(&group(link));
         // Topics that are made later are found soon.
         config.set("topic.metadata.refresh.interval.ms", "5000");
         let consumer: BaseConsumer<Watching> = make(&config, context)?;
         let names: Vec<&str> = levels.keys().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|e| error::of("the delay levels were not subscribed to", e))?;
-        let forwarder = Self {
+        Ok(Self {
             link: Arc::downgrade(link),
-            runtime: Handle::current(),
+            runtime,
             consumer,
             lines,
             levels,
-            done: Arc::default(),
+            done,
             moving: HashMap::new(),
+            is_refused: false,
             committed: Instant::now(),
             trimmed: Instant::now(),
-        };
-        let spawned =
-            std::thread::Builder::new().name("mq-kafka-delay".to_owned()).spawn(move || forwarder.run());
-        spawned.map(drop).map_err(|e| Error::disconnected("no thread for the forwarder").with_source(e))
+        })
     }
 
     fn run(mut self) {
         while let Some(link) = self.link.upgrade().filter(|link| !link.is_closed()) {
-            self.read();
+            self.read(&link);
             self.settle(&link);
             self.advance(&link);
             self.commit();
             self.trim(&link);
         }
-        // The revoke that the drop brings commits what was moved.
-        self.settle_rest();
         if self.lines.is_empty() {
             // The close of a member without partitions does not tell the group.
             self.consumer.unsubscribe();
         }
+        // The revoke that the drop brings waits for what is on its way, and commits what was moved.
     }
 
-    fn read(&self) {
+    fn read(&mut self, link: &Link) {
         let mut wait = if self.moving.is_empty() { self.lines.wait(POLL) } else { BRISK };
         for _ in 0..BATCH {
             let epoch = self.lines.epoch();
             match self.consumer.poll(wait) {
                 None => return,
-                Some(Err(failed)) => tracing::trace!(target: "mq_kafka", error = %failed, "delay"),
+                Some(Err(failed)) => self.failed(link, &failed),
                 // Its wait was over when it came.
                 Some(Ok(record)) if convert::is_void(&record) => {}
                 Some(Ok(record)) => {
                     let Some(level) = self.levels.get(record.topic()) else { continue };
+                    self.is_refused = false;
                     let appended = record.timestamp().to_millis().and_then(|at| u64::try_from(at).ok());
                     let (message, target) = convert::delayed(&record);
                     let appended = Timestamp::from_millis(appended.unwrap_or_default());
@@ -135,6 +193,25 @@ impl Forwarder {
             }
             wait = Duration::ZERO;
         }
+    }
+
+    /// Most errors pass; a refusal stays, and whoever sends delayed messages has to hear of it, once.
+    fn failed(&mut self, link: &Link, failed: &KafkaError) {
+        let refusal = matches!(
+            error::code_of(failed),
+            Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed)
+        );
+        if !refusal || std::mem::replace(&mut self.is_refused, true) {
+            tracing::trace!(target: "mq_kafka", error = %failed, "delay");
+            return;
+        }
+        let group = group(link);
+        let text = format!(
+            "delayed messages are not moved on; allow this client to read the group and the topics `{group}*`"
+        );
+        let failed = error::of(&text, failed.clone());
+        tracing::warn!(target: "mq_kafka", error = %failed, "the delay forwarder is refused");
+        link.events.push(Event::Hindered(failed));
     }
 
     fn pause(&self, topic: &str, partition: i32, pause: bool) {
@@ -212,8 +289,7 @@ impl Forwarder {
 
     /// Takes the answers.
     fn settle(&mut self, link: &Arc<Link>) {
-        let done = std::mem::take(&mut *lock(&self.done.0));
-        for (key, result) in done {
+        for (key, result) in self.done.take() {
             let Some((record, aside)) = self.moving.remove(&key) else { continue };
             match result {
                 Ok(()) => {
@@ -231,14 +307,6 @@ impl Forwarder {
                     self.aside(link, key, record, failed.message());
                 }
                 Err(_) => self.lines.back(key, record, Timestamp::now().plus(AGAIN)),
-            }
-        }
-    }
-
-    fn settle_rest(&self) {
-        for (key, result) in std::mem::take(&mut *lock(&self.done.0)) {
-            if result.is_ok() {
-                self.lines.moved(key);
             }
         }
     }

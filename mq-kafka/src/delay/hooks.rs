@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
 use mq_core::{Message, Timestamp};
@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::forward::{Key, list};
+use super::forward::{Done, Key, list};
 use super::line::{Line, Waiting};
 use crate::connection::{ASK, watermarks};
 use crate::consumer::acked::{Place, position};
@@ -20,6 +20,9 @@ use crate::consumer::track::Tracker;
 use crate::context;
 use crate::event::Events;
 use crate::lock;
+
+/// How long partitions that go away wait for the answers to what is on its way out of them.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// The owned partitions, by level and number.
 #[derive(Debug, Default)]
@@ -86,6 +89,17 @@ impl Lines {
         }
     }
 
+    /// A hand-over was answered.
+    fn answered(&self, key: Key, moved: bool) {
+        self.with(key, |line| if moved { line.moved(key.2) } else { line.stays(key.2) });
+    }
+
+    /// True if records of these partitions are handed over and not answered.
+    fn has_out(&self, places: &[(u8, i32)]) -> bool {
+        let owned = lock(&self.0);
+        places.iter().filter_map(|place| owned.lines.get(place)).any(|(_, line)| line.has_out())
+    }
+
     /// A record could not be moved.
     pub(super) fn back(&self, key: Key, record: Waiting, again: Timestamp) {
         self.with(key, |line| line.back(record, again));
@@ -115,6 +129,16 @@ impl Lines {
         list(owned.lines.iter_mut().filter_map(|((level, partition), (_, line))| {
             Some((topic(*level), *partition, line.unconfirmed()?))
         }))
+    }
+
+    /// All that was moved, whatever was committed: a commit that was not waited for may have failed without a word.
+    fn final_list(&self, topic: impl Fn(u8) -> String) -> Option<TopicPartitionList> {
+        let owned = lock(&self.0);
+        list(
+            owned.lines.iter().filter_map(|((level, partition), (_, line))| {
+                Some((topic(*level), *partition, line.entry()?))
+            }),
+        )
     }
 
     /// By level: up to where the logs can be removed.
@@ -150,6 +174,7 @@ impl Lines {
 #[derive(Debug)]
 pub(super) struct Watching {
     pub(super) lines: Arc<Lines>,
+    pub(super) done: Arc<Done>,
     pub(super) levels: HashMap<String, u8>,
     pub(super) events: Arc<Events>,
 }
@@ -177,14 +202,37 @@ impl ConsumerContext for Watching {
             // stored, at the cost of moving a message twice.
             if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
                 self.lines.gain(places.iter().map(|place| (*place, None)).collect());
-                drop(consumer.incremental_assign(given));
+                drop(read_on(consumer, given));
             }
             tracing::warn!(target: "mq_kafka", error = %failed, "delay levels could not be taken over");
         }
     }
 }
 
+/// Reads these partitions, also those that were paused when they went away: the native client keeps the pause.
+fn read_on(consumer: &BaseConsumer<Watching>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    consumer.incremental_assign(list)?;
+    consumer.resume(list)
+}
+
 impl Watching {
+    /// Waits for the answers to what is on its way out of these partitions: moved and not committed, the next owner
+    /// would move it again.
+    fn drain(&self, places: &[(u8, i32)]) {
+        let until = Instant::now() + DRAIN;
+        let mut answers = Vec::new();
+        loop {
+            let new = self.done.take();
+            new.iter().for_each(|(key, result)| self.lines.answered(*key, result.is_ok()));
+            answers.extend(new);
+            if !self.lines.has_out(places) || !self.done.wait(until) {
+                break;
+            }
+        }
+        // The forwarder's own accounts, and what it tells, come later.
+        self.done.give_back(answers);
+    }
+
     fn place(&self, element: &TopicPartitionListElem<'_>) -> Option<(u8, i32)> {
         Some((*self.levels.get(element.topic())?, element.partition()))
     }
@@ -213,7 +261,7 @@ impl Watching {
             gained.push((place, Some(at)));
         }
         self.lines.gain(gained);
-        consumer.incremental_assign(&list)
+        read_on(consumer, &list)
     }
 
     fn revoke(
@@ -230,7 +278,8 @@ impl Watching {
                     .map(|(name, _)| name.clone())
                     .unwrap_or_default()
             };
-            if let Some(list) = self.lines.commit_list(name)
+            self.drain(places);
+            if let Some(list) = self.lines.final_list(name)
                 && let Err(failed) = consumer.commit(&list, CommitMode::Sync)
             {
                 tracing::debug!(target: "mq_kafka", error = %failed, "the last commit of a delay level");

@@ -1,7 +1,7 @@
 //! The records of one level's partition that were read and not moved yet.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use mq_core::driver::Target;
 use mq_core::{Message, Timestamp};
@@ -51,6 +51,8 @@ pub(super) struct Line {
     level: u8,
     tracker: Tracker,
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// Taken out and not answered.
+    out: BTreeSet<i64>,
     bytes: usize,
     pub(super) paused: bool,
     dirty: bool,
@@ -82,6 +84,7 @@ impl Line {
 
     /// A record could not be moved: it is tried again then.
     pub(super) fn back(&mut self, mut record: Waiting, again: Timestamp) {
+        self.out.remove(&record.offset);
         record.leaves = again;
         self.bytes += record.message.weight();
         self.waiting.push(Reverse(record));
@@ -94,6 +97,7 @@ impl Line {
         }
         let Reverse(record) = self.waiting.pop()?;
         self.bytes = self.bytes.saturating_sub(record.message.weight());
+        self.out.insert(record.offset);
         Some(record)
     }
 
@@ -104,7 +108,17 @@ impl Line {
 
     /// A record was moved.
     pub(super) fn moved(&mut self, offset: i64) {
+        self.out.remove(&offset);
         self.dirty |= self.tracker.ack(offset);
+    }
+
+    /// A record was refused, and is not to be waited for.
+    pub(super) fn stays(&mut self, offset: i64) {
+        self.out.remove(&offset);
+    }
+
+    pub(super) fn has_out(&self) -> bool {
+        !self.out.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -117,7 +131,12 @@ impl Line {
 
     /// What to commit, if that has changed.
     pub(super) fn unconfirmed(&mut self) -> Option<Entry> {
-        std::mem::take(&mut self.dirty).then(|| self.tracker.snapshot())?.map(|s| (s, Deaths::default()))
+        std::mem::take(&mut self.dirty).then(|| self.entry())?
+    }
+
+    /// What a commit says.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        self.tracker.snapshot().map(|s| (s, Deaths::default()))
     }
 
     /// Everything below is moved.

@@ -10,15 +10,17 @@ mod hooks;
 mod ladder;
 mod line;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mq_core::driver::Query;
 use mq_core::protocol::objects;
 use mq_core::{Result, Timestamp};
+use tokio::sync::oneshot;
 
 use crate::connection::Link;
-use crate::topology;
+use crate::{lock, topology};
 
 pub(crate) use forward::Moved;
 pub(crate) use ladder::LEVELS;
@@ -31,7 +33,12 @@ pub(crate) struct Delay {
     /// The topics below this level are there.
     ready: AtomicU8,
     started: AtomicBool,
+    /// Ends with the forwarder.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
+
+/// How long a close waits for the forwarder: what it has on its way, its last commit, its leave.
+const LEAVE: Duration = Duration::from_secs(4);
 
 /// The group of all forwarders of a namespace.
 pub(crate) fn group(link: &Link) -> String {
@@ -70,14 +77,73 @@ impl Delay {
         self.ready.store(0, Ordering::Release);
     }
 
-    /// Starts the forwarder of this connection, once.
+    /// Starts the forwarder of this connection, once. Does not block.
     pub(crate) fn start(&self, link: &Arc<Link>) {
-        if link.config.forwards
-            && !self.started.swap(true, Ordering::AcqRel)
-            && let Err(failed) = Forwarder::start(link, &group(link))
+        if !link.config.forwards || self.started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match Forwarder::start(link) {
+            Ok(ended) => *lock(&self.ended) = Some(ended),
+            Err(failed) => {
+                self.stopped();
+                tracing::warn!(target: "mq_kafka", error = %failed, "no delay forwarder; delayed messages may be late");
+            }
+        }
+    }
+
+    /// There is none: the next delayed message may start another one.
+    fn stopped(&self) {
+        self.started.store(false, Ordering::Release);
+    }
+
+    /// Waits until the forwarder of a closed connection has left its group, for a few seconds at most.
+    pub(crate) async fn ended(&self) {
+        let ended = lock(&self.ended).take();
+        if let Some(ended) = ended
+            && tokio::time::timeout(LEAVE, ended).await.is_err()
         {
-            self.started.store(false, Ordering::Release);
-            tracing::warn!(target: "mq_kafka", error = %failed, "no delay forwarder; delayed messages may be late");
+            tracing::warn!(target: "mq_kafka", "the delay forwarder did not end in time; its group waits for it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mq_core::Kind;
+    use mq_core::driver::{Connector as _, Event};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::config::KafkaConfig;
+    use crate::connection::KafkaConnector;
+
+    /// Delayed messages are accepted all the same: whoever sends them must hear that they wait.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_forwarder_that_may_not_join_tells_so_once() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("mq.delay.00", 1, 1).unwrap();
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 3];
+        mock.request_errors(RDKafkaApiKey::JoinGroup, &refused);
+        let config = KafkaConfig::new([mock.bootstrap_servers()]);
+        let connection = KafkaConnector::new(config).unwrap().connect().await.unwrap();
+        let link = Arc::clone(&connection.link);
+        link.delay.start(&link);
+        let told = async {
+            loop {
+                if let Some(Event::Hindered(why)) = link.events.pop() {
+                    return why;
+                }
+                link.events.arrived().await;
+            }
+        };
+        let why = tokio::time::timeout(Duration::from_secs(30), told).await.expect("nobody is told");
+        assert_eq!(why.kind(), Kind::PermissionDenied, "{why}");
+        // The others are met until it joins, or ends.
+        drop(connection);
+        link.delay.ended().await;
+        while let Some(event) = link.events.pop() {
+            assert!(!matches!(event, Event::Hindered(_)), "told again");
         }
     }
 }

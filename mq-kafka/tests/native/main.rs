@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     if let Ok(queue) = std::env::var(VICTIM) {
         victim(&queue);
     }
+    if let Ok(what) = std::env::var(SENDER) {
+        child(delay::sender(&what));
+    }
     let arguments = Arguments::from_args();
     let missing = support::url("MQ_KAFKA_URL", "kafka").is_none();
     if missing && std::env::var_os("CI").is_none() {
@@ -47,27 +50,39 @@ fn main() -> ExitCode {
 /// Set for a child process that dies while it holds a message of this queue.
 const VICTIM: &str = "MQ_KAFKA_TEST_VICTIM";
 
-/// Takes a message and dies without a word.
-fn victim(queue: &str) -> ! {
+/// Set for a child process that sends a delayed message, closes and ends.
+const SENDER: &str = "MQ_KAFKA_TEST_SENDER";
+
+fn child(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime.block_on(work);
+}
+
+/// Takes a message and dies without a word.
+fn victim(queue: &str) {
+    child(async {
         let bed = Bed::new().await;
         let mut inbox = bed.shared(queue).await;
         let got = inbox.take(2).await;
         // One of them is done with, and the broker knows.
         inbox.ack(&got[1..]).await;
         std::process::abort();
-    })
+    });
 }
 
 async fn run_victim(queue: &str) {
+    run_child(VICTIM, queue, false).await;
+}
+
+/// Runs this program as a child with this task until it ends, in order or not.
+async fn run_child(task: &str, what: &str, in_order: bool) {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .env(VICTIM, queue)
+        .env(task, what)
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
-    assert!(!status.success());
+    assert_eq!(status.success(), in_order);
 }
 
 /// How long one test may take.
