@@ -2,7 +2,7 @@
 //! the broker is away, and one that does not wait never tells what became of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use mq_core::{Error, Kind, Result};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::hooks::Reading;
 use super::shared::{Shared, Stored};
 use super::stage::list_of;
-use crate::connection::Link;
+use crate::connection::{Link, watermarks};
 use crate::{error, lock, topology};
 
 /// A commit begins this long after the one before it, at the earliest: what is acknowledged meanwhile goes along.
@@ -130,37 +130,70 @@ impl Commits {
 /// Acknowledged messages of a queue that are left in its log, at most, before they are removed.
 const LEFT: i64 = 10_000;
 
+/// How long a removal that failed is left alone.
+const REST: Duration = Duration::from_secs(30);
+
 /// Removes what is acknowledged from a queue's log, which is kept for ever otherwise. An expired group repeats at
 /// most what is left, and what was acknowledged ahead.
 pub(super) struct Trim {
-    pub(super) link: Weak<Link>,
-    pub(super) runtime: Handle,
-    /// Up to where the log was removed, by partition.
-    pub(super) done: BTreeMap<i32, i64>,
+    link: Weak<Link>,
+    runtime: Handle,
+    /// Where the log begins, by partition.
+    begins: BTreeMap<i32, i64>,
+    rests: Option<Instant>,
 }
 
 impl Trim {
+    pub(super) fn new(link: Weak<Link>, runtime: Handle) -> Self {
+        Self { link, runtime, begins: BTreeMap::new(), rests: None }
+    }
+
     pub(super) fn after(&mut self, topic: &str, creation: u64, stored: &[Stored]) {
+        if self.rests.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let Some(link) = self.link.upgrade() else { return };
+        let removed = self.ends(&link, topic, stored).and_then(|ends| {
+            if ends.is_empty() { Ok(()) } else { self.remove(&link, topic, creation, &ends) }
+        });
+        self.rests = removed.is_err().then(|| Instant::now() + REST);
+        if let Err(failed) = removed {
+            tracing::debug!(target: "mq_kafka", error = %failed, topic, "the acknowledged prefix was not removed");
+        }
+    }
+
+    /// Up to where there is enough to remove. The first time it asks where a log begins: what earlier consumers have
+    /// left there counts, too.
+    fn ends(&mut self, link: &Link, topic: &str, stored: &[Stored]) -> Result<Vec<(i32, i64)>> {
         let mut ends = Vec::new();
-        for Stored { partition, snapshot, .. } in stored {
-            let done = self.done.entry(*partition).or_insert(snapshot.base);
-            if snapshot.base - *done >= LEFT {
-                *done = snapshot.base;
+        // Below that there is nothing to remove, wherever the log begins.
+        for Stored { partition, snapshot, .. } in stored.iter().filter(|one| one.snapshot.base >= LEFT) {
+            let begin = match self.begins.get(partition) {
+                Some(begin) => *begin,
+                None => {
+                    let (begin, _) = watermarks(link.metadata(), topic, *partition)
+                        .map_err(|e| error::of("the beginning of the log was not read", e))?;
+                    self.begins.insert(*partition, begin);
+                    begin
+                }
+            };
+            if snapshot.base - begin >= LEFT {
                 ends.push((*partition, snapshot.base));
             }
         }
-        let Some(link) = self.link.upgrade().filter(|_| !ends.is_empty()) else { return };
-        let trimmed = self.runtime.block_on(async {
+        Ok(ends)
+    }
+
+    fn remove(&mut self, link: &Arc<Link>, topic: &str, creation: u64, ends: &[(i32, i64)]) -> Result<()> {
+        self.runtime.block_on(async {
             // The queue may have been made again, and these are offsets of the one before.
-            if topology::kept(&link, topic).await?.creation == creation {
-                topology::trim(&link, topic, &ends).await?;
+            if topology::kept(link, topic).await?.creation == creation {
+                topology::trim(link, topic, ends).await?;
             }
             Ok::<_, Error>(())
-        });
-        if let Err(failed) = trimmed {
-            // The next time takes it along.
-            tracing::debug!(target: "mq_kafka", error = %failed, topic, "the acknowledged prefix was not removed");
-        }
+        })?;
+        self.begins.extend(ends.iter().copied());
+        Ok(())
     }
 }
 

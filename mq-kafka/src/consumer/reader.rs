@@ -1,7 +1,7 @@
 //! The thread that owns the native consumer: it polls, hands over in batches, and never waits for the application
 //! for long, so that rebalances are heard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -63,7 +63,7 @@ pub(super) fn start(link: &Arc<Link>, shared: &Arc<Shared>) -> Result<()> {
     let consumer = Arc::new(consumer);
     shared.set_native(&consumer);
     let work = shared.plan.queue.then(|| Work {
-        trim: Trim { link: Arc::downgrade(link), runtime: Handle::current(), done: BTreeMap::new() },
+        trim: Trim::new(Arc::downgrade(link), Handle::current()),
         // The log of half messages is moved on by its own steps.
         tail: (!shared.plan.topic.contains("mq.half."))
             .then(|| Tail { link: Arc::downgrade(link), runtime: Handle::current() }),

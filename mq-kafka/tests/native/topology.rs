@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         depth_lag_and_partitions,
         purge_empties_a_queue,
         what_is_acknowledged_is_removed_from_a_queues_log,
+        what_short_lived_consumers_acknowledge_is_removed_too,
         an_old_commit_hides_nothing_of_a_queue_that_was_made_again,
         a_queue_that_was_made_again_ends_its_consumers,
         a_consumer_of_a_queue_that_was_made_again_ends_or_reads_it
@@ -106,6 +107,35 @@ async fn purge_empties_a_queue() {
     bed.close().await;
 }
 
+/// Waits until the first steps of a queue's log are removed.
+async fn trimmed(bed: &Bed, queue: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let asked = bed.connection.describe(&Query::Partitions(queue.to_owned())).await.unwrap();
+        let Described::Partitions(ranges) = asked else { panic!() };
+        if ranges[0].earliest >= 10_000 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{ranges:?}");
+    }
+}
+
+async fn what_short_lived_consumers_acknowledge_is_removed_too() {
+    let bed = Bed::new().await;
+    let queue = bed.queue("brief", 1).await;
+    for _ in 0..6 {
+        bed.texts(&Target::queue(&queue), 2000).await;
+        let mut options = ConsumerOptions::new(Target::queue(&queue), Mode::Shared);
+        options.prefetch = 2000;
+        let mut inbox = bed.consumer(options).await;
+        let got = inbox.take(2000).await;
+        inbox.ack(&got).await;
+        inbox.close().await;
+    }
+    trimmed(&bed, &queue).await;
+    bed.close().await;
+}
+
 async fn what_is_acknowledged_is_removed_from_a_queues_log() {
     let bed = Bed::new().await;
     let queue = bed.queue("trim", 1).await;
@@ -117,15 +147,7 @@ async fn what_is_acknowledged_is_removed_from_a_queues_log() {
         let got = inbox.take(1000).await;
         inbox.ack(&got).await;
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let asked = bed.connection.describe(&Query::Partitions(queue.clone())).await.unwrap();
-        let Described::Partitions(ranges) = asked else { panic!() };
-        if ranges[0].earliest >= 10_000 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{ranges:?}");
-    }
+    trimmed(&bed, &queue).await;
     bed.texts(&Target::queue(&queue), 1).await;
     assert_eq!(inbox.take(1).await.len(), 1);
     inbox.close().await;
