@@ -135,12 +135,13 @@ impl driver::HalfLog for KafkaHalfLog {
         for target in known {
             self.link.require(target).await?;
         }
+        let turn = self.link.pool.turn().await?;
         let work = match self.work(consumer, shard, step)? {
             Ok(work) => work,
             Err(why) => return Ok(why),
         };
         let link = Arc::clone(&self.link);
-        match blocking(move || commit::run(&link, work)).await {
+        match blocking(move || commit::run(&link, work, turn)).await {
             Ok(()) => Ok(Stepped::Done),
             Err(failed) if failed.is_unknown() => Ok(Stepped::Unknown),
             Err(failed) if fenced(&failed) || consumer.epoch_of(shard.number) != Some(shard.epoch) => {

@@ -17,6 +17,7 @@ scenarios! {
     an_expired_message_is_dead_lettered_where_asked [Queues, Ttl, Retry];
     a_queues_ttl_counts_for_messages_without_one [Queues, Ttl];
     ttl_runs_from_the_due_time [Queues, Ttl, Delay];
+    ttl_of_a_transactions_message_runs_from_the_due_time [Queues, Ttl, Delay, Transactions];
     ttl_survives_a_retry [Queues, Ttl, Retry];
     a_ttl_of_zero_expires_at_once [Queues, Ttl];
     what_was_prefetched_expires_too [Queues, Ttl, Retry];
@@ -93,6 +94,21 @@ async fn ttl_runs_from_the_due_time(cx: Ctx) -> Outcome {
     let mut got = cx.read(&mut consumer, 2).await?;
     got.sort_unstable();
     check_eq!(got, ["short", "x"], "both are delivered when they are due");
+    Ok(())
+}
+
+async fn ttl_of_a_transactions_message_runs_from_the_due_time(cx: Ctx) -> Outcome {
+    let (delay, ttl) = (cx.patience.tick * 5, cx.patience.tick * 3);
+    let queue = cx.declare_queue(QueueSpec::new("q").with_ttl(ttl)).await?;
+    let mut consumer = queue.consumer().open().await?;
+    let mut tx = cx.client.transaction().await?;
+    // Counted from its birth, it would be dead before it is due.
+    tx.send("q", Message::text("x").with_delay(delay)).await?;
+    tx.commit().await?;
+    let got = cx.next(&mut consumer).await?;
+    check_eq!(text(&got), "x", "what is delivered");
+    check!(got.expires().is_some(), "the queue's expiry is not with the message");
+    got.ack()?;
     Ok(())
 }
 

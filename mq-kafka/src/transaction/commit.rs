@@ -10,7 +10,7 @@ use rdkafka::producer::Producer as _;
 
 use super::Work;
 use super::end::{self, Decision};
-use super::pool::TxProducer;
+use super::pool::{Turn, TxProducer};
 use crate::connection::Link;
 use crate::consumer::{Staged, list_of};
 use crate::{convert, delay, error};
@@ -30,10 +30,10 @@ enum Failed {
     Unknown(Error),
 }
 
-/// Commits all of it.
-pub(crate) fn run(link: &Link, work: Work) -> Result<()> {
+/// Commits all of it; the turn ends with it.
+pub(crate) fn run(link: &Link, work: Work, _turn: Turn) -> Result<()> {
     let deadline = Instant::now() + WHOLE;
-    if work.sends.is_empty() && work.acks.is_empty() {
+    if work.is_empty() {
         return Ok(());
     }
     let producer = match link.pool.lease(link) {

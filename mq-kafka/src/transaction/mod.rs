@@ -8,16 +8,17 @@ pub(crate) mod commit;
 mod end;
 pub(crate) mod pool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mq_core::driver::{self, Tag, Target, TransactionOptions};
-use mq_core::{Error, Kind, Message, Result};
+use mq_core::{Error, Kind, Message, Result, Timestamp};
 use tokio::time::Instant;
 
 use crate::connection::{Link, blocking};
 use crate::consumer::Shared;
-use crate::{error, lock};
+use crate::{convert, delay, error, lock};
 
 /// One transaction.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct KafkaTransaction {
     until: Instant,
     /// Targets that were found.
     known: Vec<Target>,
+    /// Expiry of delayed messages that bring none, by target.
+    expiry: HashMap<Target, Option<Duration>>,
 }
 
 /// What a commit does.
@@ -61,6 +64,10 @@ impl Work {
         Self { sends, acks: BTreeMap::from([(id, acks)]) }
     }
 
+    fn is_empty(&self) -> bool {
+        self.sends.is_empty() && self.acks.is_empty()
+    }
+
     /// Nothing of it happened: what was to be acknowledged comes again.
     fn give_back(&self) {
         self.acks.values().for_each(Acks::give_back);
@@ -78,13 +85,14 @@ impl Acks {
 
 impl KafkaTransaction {
     pub(crate) fn begin(link: &Arc<Link>, options: &TransactionOptions) -> Self {
-        if link.pool.is_empty() {
+        if let Some(turn) = link.pool.warm_up() {
             // Ready by the time of the commit, most likely.
             let link = Arc::clone(link);
             tokio::task::spawn_blocking(move || {
                 if let Ok(producer) = link.pool.lease(&link) {
                     link.pool.keep(producer);
                 }
+                drop(turn);
             });
         }
         Self {
@@ -92,7 +100,18 @@ impl KafkaTransaction {
             work: Work::default(),
             until: Instant::now() + options.lifetime,
             known: Vec::new(),
+            expiry: HashMap::new(),
         }
+    }
+
+    /// The TTL of a target's messages that bring none; asked for once.
+    async fn ttl(&mut self, target: &Target) -> Result<Option<Duration>> {
+        if let Some(ttl) = self.expiry.get(target) {
+            return Ok(*ttl);
+        }
+        let ttl = self.link.ttl(target).await?;
+        self.expiry.insert(target.clone(), ttl);
+        Ok(ttl)
     }
 
     fn in_time(&self) -> Result<()> {
@@ -114,16 +133,20 @@ impl Drop for KafkaTransaction {
 }
 
 impl driver::Transaction for KafkaTransaction {
-    async fn send(&mut self, to: &Target, message: Message) -> Result<()> {
+    async fn send(&mut self, to: &Target, mut message: Message) -> Result<()> {
         self.in_time()?;
         if !self.known.contains(to) {
             self.link.require(to).await?;
             self.known.push(to.clone());
         }
-        if message.due().is_some() {
-            let level = crate::delay::first(message.due().unwrap_or_default(), mq_core::Timestamp::now());
+        if let Some(due) = message.due() {
+            let level = delay::first(due, Timestamp::now());
             self.link.delay.prepare(&self.link, level).await?;
             self.link.delay.start(&self.link);
+            // Its due time, from which this counts, is not with it any more when it arrives.
+            if let Some(ttl) = self.ttl(to).await? {
+                convert::expire(&mut message, ttl);
+            }
         }
         self.work.sends.push((to.clone(), message));
         Ok(())
@@ -147,15 +170,16 @@ impl driver::Transaction for KafkaTransaction {
     }
 
     async fn commit(mut self) -> Result<()> {
-        let late = self.in_time();
-        let work = std::mem::take(&mut self.work);
-        if late.is_err() {
-            work.give_back();
-            return late;
-        }
-        // It runs to its end whether or not anybody waits.
+        // What is left here at an early end is given back by the drop.
+        self.in_time()?;
         let link = Arc::clone(&self.link);
-        blocking(move || commit::run(&link, work)).await
+        if self.work.is_empty() {
+            return Ok(());
+        }
+        let turn = link.pool.turn().await?;
+        let work = std::mem::take(&mut self.work);
+        // It runs to its end whether or not anybody waits.
+        blocking(move || commit::run(&link, work, turn)).await
     }
 
     async fn rollback(self) -> Result<()> {

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mq_core::{Error, Result};
+use mq_core::{Error, Kind, Result, Status};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientContext, Message as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::end::Firsts;
 use crate::connection::{Link, make};
@@ -17,8 +19,10 @@ use crate::context::{self, Quiet};
 use crate::detach::Detached;
 use crate::{error, lock};
 
-/// Idle producers kept by a connection.
+/// Producers of a connection: so many transactions are committed at the same time, and so many idle ones are kept.
 const KEPT: usize = 16;
+/// How long a transaction waits for a producer.
+const TURN: Duration = Duration::from_secs(9);
 /// How long the broker may take to finish what a predecessor of the same id has left.
 const INIT: Duration = Duration::from_secs(8);
 
@@ -92,7 +96,7 @@ impl Drop for Slot {
 
 /// A producer that commits one transaction after the other. All of its calls block.
 pub(crate) struct TxProducer {
-    native: BaseProducer<Counting>,
+    native: Detached<BaseProducer<Counting>>,
     reports: Arc<Reports>,
     slot: Slot,
 }
@@ -107,7 +111,8 @@ impl TxProducer {
     fn new(link: &Link, slot: Slot) -> Result<Self> {
         let reports = Arc::new(Reports::default());
         let context = Counting(Arc::clone(&reports));
-        let native: BaseProducer<Counting> = make(&link.config.transactional(&slot.0), context)?;
+        let native: Detached<BaseProducer<Counting>> =
+            Detached::new(make(&link.config.transactional(&slot.0), context)?);
         let made = Self { native, reports, slot };
         made.native.init_transactions(INIT).map_err(|e| error::of("a transaction was not begun", e))?;
         Ok(made)
@@ -150,10 +155,27 @@ impl TxProducer {
     }
 }
 
+/// A transaction's right to a producer, as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Turn(#[allow(dead_code)] OwnedSemaphorePermit);
+
+/// The right to make a producer that nobody needs yet.
+#[derive(Debug)]
+pub(super) struct Warming(Arc<AtomicBool>);
+
+impl Drop for Warming {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// The idle producers of a connection.
 #[derive(Debug)]
 pub(crate) struct Pool {
     idle: Mutex<Vec<TxProducer>>,
+    /// Transactions that may have a producer at the same time.
+    turns: Arc<Semaphore>,
+    is_warming: Arc<AtomicBool>,
     base: String,
     /// Reads as a consumer of what is committed does.
     asker: Mutex<Option<Arc<Asker>>>,
@@ -169,7 +191,32 @@ impl Pool {
             Some(instance) => format!("{client_id}-{instance}"),
             None => format!("{client_id}-{:016x}", RandomState::new().hash_one(std::process::id())),
         };
-        Self { idle: Mutex::default(), base, asker: Mutex::default() }
+        let (turns, is_warming) = (Arc::new(Semaphore::new(KEPT)), Arc::default());
+        Self { idle: Mutex::default(), turns, is_warming, base, asker: Mutex::default() }
+    }
+
+    /// Waits until a transaction may have a producer: first come, first served.
+    pub(crate) async fn turn(&self) -> Result<Turn> {
+        let turn = tokio::time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let text =
+                "too many transactions are being committed; commit fewer at the same time, or try again";
+            return Err(Error::new(Kind::TransactionAborted, text)
+                .with_status(Status::Temporary)
+                .with_backend(error::BACKEND));
+        };
+        Ok(Turn(turn))
+    }
+
+    /// The right to make a producer ahead of its need, if there is none and nobody is at it.
+    pub(super) fn warm_up(&self) -> Option<(Warming, Turn)> {
+        if !lock(&self.idle).is_empty() || self.is_warming.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let warming = Warming(Arc::clone(&self.is_warming));
+        // Where all are in use there will be one soon.
+        let turn = Arc::clone(&self.turns).try_acquire_owned().ok()?;
+        Some((warming, Turn(turn)))
     }
 
     /// An idle producer, or a new one. Blocks.
@@ -196,11 +243,6 @@ impl Pool {
         Ok(made)
     }
 
-    /// True if a lease would have to make one.
-    pub(super) fn is_empty(&self) -> bool {
-        lock(&self.idle).is_empty()
-    }
-
     /// Keeps a producer whose last transaction ended.
     pub(super) fn keep(&self, producer: TxProducer) {
         let mut idle = lock(&self.idle);
@@ -214,5 +256,53 @@ impl Pool {
         let all = std::mem::take(&mut *lock(&self.idle));
         drop(all);
         lock(&self.asker).take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mq_core::Message;
+    use mq_core::driver::{Connection as _, Connector as _, Target, Transaction as _, TransactionOptions};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::config::KafkaConfig;
+    use crate::connection::KafkaConnector;
+
+    /// Producers that this client has, or is making.
+    fn made(client: &str) -> usize {
+        let prefix = format!("{client}-");
+        lock(&TAKEN).iter().filter(|name| name.starts_with(&prefix)).count()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn many_transactions_at_once_share_few_producers() {
+        const MANY: usize = 40;
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("q", 1, 1).unwrap();
+        let config = KafkaConfig::new([mock.bootstrap_servers()]).client_id("few");
+        let connection = KafkaConnector::new(config).unwrap().connect().await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..MANY {
+            let mut one = connection.begin(&TransactionOptions::default()).await.unwrap();
+            let mut message = Message::text("x");
+            message.stamp(mq_core::Timestamp::now());
+            one.send(&Target::topic("q"), message).await.unwrap();
+            all.push(one);
+        }
+        assert!(made("few") <= 1, "{} are made before the first is needed", made("few"));
+        let commits: Vec<_> = all.into_iter().map(|one| tokio::spawn(one.commit())).collect();
+        let mut most = 0;
+        for commit in commits {
+            while !commit.is_finished() {
+                most = most.max(made("few"));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // The mock's transactions end as they may.
+            drop(commit.await.unwrap());
+        }
+        assert!((1..=KEPT).contains(&most), "{most} producers at the same time");
+        connection.close().await.unwrap();
+        assert_eq!(made("few"), 0, "a closed connection keeps none");
     }
 }
