@@ -5,6 +5,7 @@
 //! harness must list it.
 
 mod context;
+pub mod crash;
 mod harness;
 pub mod history;
 mod outcome;
