@@ -24,6 +24,7 @@ mod lease;
 mod ledger;
 mod levels;
 mod looks;
+mod marks;
 mod note;
 mod numbers;
 mod patient;

@@ -1,7 +1,7 @@
 //! Reads one stream from a position on.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lapin::message::Delivery;
@@ -9,12 +9,12 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use mq_core::driver::{Arrival, Incoming, Position, Start, Tag};
 use mq_core::protocol::headers;
-use mq_core::watermark::Watermark;
 use mq_core::{Result, Timestamp};
 
 use crate::connection::Admin;
 use crate::convert::{self, STREAM_OFFSET};
 use crate::inbox::{End, Inbox};
+use crate::marks::{Marks, Sorted};
 use crate::topic::{self, Topic};
 use crate::topology;
 
@@ -39,19 +39,7 @@ pub(crate) struct Reader {
     inbox: Inbox,
     /// A start by time is found by the chunk: what is older is skipped.
     not_before: Option<Timestamp>,
-    marks: Mutex<Marks>,
-}
-
-/// What is delivered and acknowledged.
-#[derive(Debug, Default)]
-struct Marks {
-    /// The offset behind the last one that came, delivered or skipped.
-    next: u64,
-    /// Offsets, each with its delivery on the channel.
-    watermark: Watermark<u64>,
-    /// Waits until the oldest message is acknowledged: the span is used up.
-    parked: Option<Delivery>,
-    waiter: Option<Waker>,
+    marks: Mutex<Marks<Delivery>>,
 }
 
 /// The argument that says where to start.
@@ -91,7 +79,7 @@ impl Reader {
         Ok(Self { topic: topic.name.clone(), partition, epoch, inbox, not_before, marks })
     }
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
+    fn marks(&self) -> MutexGuard<'_, Marks<Delivery>> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,39 +92,38 @@ impl Reader {
         into: &mut Vec<Arrival>,
     ) -> Poll<std::result::Result<bool, End>> {
         let mut marks = self.marks();
-        let parked = marks.parked.take();
-        let max = if parked.is_some() || marks.watermark.is_full() { 0 } else { max };
-        let mut taken: Vec<_> = parked.into_iter().collect();
-        // Also with no room: the end of the stream is seen here.
-        let outcome = self.inbox.poll(cx, max, &mut |delivery| taken.push(delivery));
-        let (before, mut skipped) = (into.len(), false);
-        for delivery in taken {
-            let credit = delivery.delivery_tag;
-            let offset = convert::offset(&delivery.properties).unwrap_or_default();
-            let arrived = marks.watermark.arrived(offset, credit);
-            if arrived != mq_core::watermark::Arrival::Full {
-                marks.next = offset + 1;
-            }
-            match arrived {
-                mq_core::watermark::Arrival::Full => {
-                    marks.parked = Some(delivery);
-                    marks.waiter = Some(cx.waker().clone());
-                }
-                mq_core::watermark::Arrival::Skip => {
-                    self.inbox.ack(credit);
-                    skipped = true;
-                }
-                mq_core::watermark::Arrival::Deliver => match self.arrival(delivery, offset, consumer) {
-                    Some(arrival) => into.push(Arrival::Delivery(arrival)),
-                    None => {
-                        marks.watermark.ack(offset);
-                        self.inbox.ack(credit);
-                        skipped = true;
-                    }
-                },
-            }
+        let mut taken = Vec::new();
+        let max = if marks.paused { 0 } else { max };
+        // What waits for room comes first, and like all else only if there is somebody to take it.
+        while taken.len() < max
+            && let Some(sorted) = marks.unpark()
+        {
+            taken.push(sorted);
         }
-        if max == 0 {
+        let max = if marks.is_full() { 0 } else { max - taken.len() };
+        // Also with no room: the end of the stream is seen here.
+        let outcome = self.inbox.poll(cx, max, &mut |delivery| {
+            let offset = convert::offset(&delivery.properties).unwrap_or_default();
+            taken.extend(marks.arrived((offset, delivery.delivery_tag, delivery)));
+        });
+        let before = into.len();
+        let mut skipped = false;
+        for sorted in taken {
+            let credit = match sorted {
+                Sorted::Skip(credit) => credit,
+                Sorted::Deliver((offset, credit, delivery)) => {
+                    if let Some(arrival) = self.arrival(delivery, offset, consumer) {
+                        into.push(Arrival::Delivery(arrival));
+                        continue;
+                    }
+                    marks.watermark.ack(offset);
+                    credit
+                }
+            };
+            self.inbox.ack(credit);
+            skipped = true;
+        }
+        if max == 0 || marks.is_full() {
             marks.waiter = Some(cx.waker().clone());
         }
         match outcome {
@@ -165,6 +152,11 @@ impl Reader {
     /// The first offset that is not acknowledged, if anything has arrived.
     pub(crate) fn committable(&self) -> Option<u64> {
         self.marks().watermark.commit().map(|commit| commit.offset)
+    }
+
+    /// The same, with the epoch of this reader.
+    pub(crate) fn mark(&self) -> Option<(u32, u64)> {
+        Some((self.epoch, self.committable()?))
     }
 
     /// Acknowledges an offset, which lets the broker send one more message.
@@ -205,6 +197,7 @@ impl Reader {
     }
 
     pub(crate) fn pause(&self, paused: bool) {
+        self.marks().paused = paused;
         self.inbox.pause(paused);
     }
 
