@@ -90,11 +90,12 @@ pub(crate) async fn declare(admin: &Admin, spec: &TopicSpec) -> Result<Applied> 
 /// Deletes a topic with all it holds.
 pub(crate) async fn delete(admin: &Admin, name: &str) -> Result<Applied> {
     let Some(topic) = Topic::find(admin, name).await? else { return Ok(Applied::Unchanged) };
-    // What groups have stored stays, and means nothing to a namesake: it names the birth of this one.
-    Note::forget(admin, name).await?;
     for partition in 0..topic.partitions {
         topology::delete_queue(admin, &stream(name, partition)).await?;
     }
+    // Last: a delete that was cut off finds the topic again, and deletes the rest. What groups have stored stays, and
+    // means nothing to a namesake: it names the birth of this one.
+    Note::forget(admin, name).await?;
     Ok(Applied::Done)
 }
 

@@ -150,10 +150,20 @@ pub(crate) async fn make_queue(admin: &Admin, plan: Plan) -> Result<()> {
 }
 
 async fn declare_queue(admin: &Admin, spec: &QueueSpec) -> Result<Applied> {
-    for plan in plan::queue(spec, admin.version())? {
+    let plans = plan::queue(spec, admin.version())?;
+    let (wanted, present) = (Note::of(spec), Note::read(admin, &spec.name).await?);
+    // Finds a conflict before anything is made.
+    if present.partitions.is_some() {
+        return wanted.keep(admin, &spec.name).await.map(|()| Applied::Unchanged);
+    }
+    if present != wanted && present != Note::default() && !admin.queue_exists(&spec.name).await? {
+        // Its queue went without it: the broker deleted it, or somebody who knows nothing of notes.
+        Note::forget(admin, &spec.name).await?;
+    }
+    for plan in plans {
         make_queue(admin, plan).await?;
     }
-    Note::of(spec).keep(admin, &spec.name).await?;
+    wanted.keep(admin, &spec.name).await?;
     Ok(Applied::Done)
 }
 
@@ -239,7 +249,10 @@ async fn delete(admin: &Admin, sort: Sort, name: &str) -> Result<Applied> {
             .is_some(),
         Sort::Queue => {
             let again = delete_queue(admin, &objects::again(name)).await?;
-            Note::forget(admin, name).await?;
+            // A topic of that name keeps its note.
+            if Note::read(admin, name).await?.partitions.is_none() {
+                Note::forget(admin, name).await?;
+            }
             let deleted = delete_queue(admin, name).await?;
             admin.births().note_deletion();
             deleted | again

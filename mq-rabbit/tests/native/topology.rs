@@ -1,9 +1,11 @@
 //! Declaring, conflicts, routing.
 
+use std::time::Duration;
+
 use mq_core::driver::{Applied, Change, Connection, Count, Described, Query, Sort};
 use mq_core::{Binding, ExchangeKind, ExchangeSpec, HeadersMatch, Kind, Message, Overflow, QueueSpec};
 
-use crate::harness::{Broker, produce, publish, ready, texts};
+use crate::harness::{Broker, PATIENCE, produce, publish, ready, texts};
 
 crate::tests![
     declares_are_idempotent_and_conflicts_name_the_property,
@@ -12,6 +14,7 @@ crate::tests![
     an_alternate_exchange_takes_what_matches_nothing,
     a_purge_counts,
     a_bind_names_what_is_missing,
+    a_note_means_nothing_without_its_queue,
 ];
 
 async fn declares_are_idempotent_and_conflicts_name_the_property(broker: Broker) {
@@ -126,4 +129,28 @@ async fn a_bind_names_what_is_missing(broker: Broker) {
     connection.apply(&Change::DeclareExchange(ExchangeSpec::topic(&exchange))).await.unwrap();
     let e = connection.apply(&Change::Bind(Binding::new(&exchange, "no-such-queue", "k"))).await.unwrap_err();
     assert_eq!((e.kind(), e.context("queue")), (Kind::NotFound, Some("no-such-queue")), "{e}");
+}
+
+/// The broker deletes an exclusive queue with its connection, and knows nothing of what mq keeps about it.
+async fn a_note_means_nothing_without_its_queue(broker: Broker) {
+    let name = broker.name(Sort::Queue, "q");
+    let first = broker.connect().await;
+    let spec = QueueSpec::new(&name).exclusive().with_ttl(Duration::from_secs(60));
+    first.apply(&Change::DeclareQueue(spec)).await.unwrap();
+    first.close().await.unwrap();
+    let connection = broker.connect().await;
+    let gone = async {
+        while connection.describe(&Query::Exists(Sort::Queue, name.clone())).await.ok()
+            != Some(Described::Exists(false))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    let with_ttl = |seconds| QueueSpec::new(&name).with_ttl(Duration::from_secs(seconds));
+    connection.apply(&Change::DeclareQueue(with_ttl(30))).await.unwrap();
+    connection.apply(&Change::DeclareQueue(with_ttl(30))).await.unwrap();
+    // With its queue there it means something.
+    let e = connection.apply(&Change::DeclareQueue(with_ttl(60))).await.unwrap_err();
+    assert_eq!((e.kind(), e.context("property")), (Kind::AlreadyExists, Some("ttl")), "{e}");
 }
