@@ -43,8 +43,12 @@ pub(crate) struct GroupMember {
 struct State {
     changes: mpsc::Receiver<Change>,
     readers: BTreeMap<u32, Arc<Reader>>,
-    /// What was stored last, by partition.
-    stored: BTreeMap<u32, u64>,
+    /// What was stored last, by partition: the epoch of its reader, and the offset.
+    stored: BTreeMap<u32, (u32, u64)>,
+    /// What could not be stored, and whoever flushed has been told.
+    told: BTreeMap<u32, (u32, u64)>,
+    /// Acks were not stored before their partition went away, and nobody has been told.
+    acks_lost: bool,
     paused: bool,
     turn: usize,
 }
@@ -101,8 +105,10 @@ impl State {
                 }
             }
             Change::Revoking(partition, release) => into.push(Arrival::Revoking(vec![partition], release)),
-            Change::Lost(partition) => {
-                self.readers.remove(&partition);
+            Change::Lost(partition, unstored) => {
+                let reader = self.readers.remove(&partition);
+                let told = self.told.remove(&partition);
+                self.acks_lost |= unstored && reader.and_then(|r| r.mark()) != told;
                 into.push(Arrival::Lost(vec![partition]));
             }
             Change::Dead(error) => return Some(error),
@@ -141,6 +147,8 @@ impl GroupMember {
                 changes,
                 readers: BTreeMap::new(),
                 stored: BTreeMap::new(),
+                told: BTreeMap::new(),
+                acks_lost: false,
                 paused: false,
                 turn: 0,
             }),
@@ -178,34 +186,57 @@ impl GroupMember {
             || Error::disconnected("the partition's seat is gone; the client opens the consumer again");
         let (done, answer) = oneshot::channel();
         self.ask(partition).ok_or_else(gone)?.send(ask(done)).await.map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Fenced,
-                "the partition went to another member; its messages come again there",
-            ))
-        })
+        answer.await.unwrap_or_else(|_| Err(fenced()))
+    }
+
+    /// Does something while nobody hears of changes any more: a seat must not wait until they are heard.
+    async fn deaf<T>(&self, work: impl Future<Output = T>) -> T {
+        let unheard = poll_fn(|cx| {
+            let mut state = self.state();
+            while let Poll::Ready(Some(_)) = state.changes.poll_recv(cx) {}
+            Poll::<std::convert::Infallible>::Pending
+        });
+        tokio::select! {
+            done = work => done,
+            never = unheard => match never {},
+        }
+    }
+
+    /// Lets the broker send more. A reader whose channel is gone says so itself, or its seat has said that it is lost.
+    async fn give_credit(&self) {
+        for reader in self.readers() {
+            if let Err(e) = reader.flush().await {
+                tracing::debug!(error = %e, partition = reader.partition, "a reader takes no credit");
+            }
+        }
     }
 
     async fn store(&self) -> Result<()> {
-        let dirty: Vec<(u32, u64)> = {
+        let dirty: Vec<(u32, (u32, u64))> = {
             let state = self.state();
-            let marks = state.readers.iter().filter_map(|(p, r)| Some((*p, r.committable()?)));
-            marks.filter(|(p, offset)| state.stored.get(p) != Some(offset)).collect()
+            let marks = state.readers.iter().filter_map(|(p, r)| Some((*p, r.mark()?)));
+            marks.filter(|(p, mark)| state.stored.get(p) != Some(mark)).collect()
         };
-        let asked = dirty.iter().map(|(p, offset)| self.asked(*p, |done| Ask::Commit(*offset, done)));
+        let asked = dirty
+            .iter()
+            .map(|(p, (epoch, offset))| self.asked(*p, |done| Ask::Commit(*epoch, *offset, done)));
         let limit = self.table.admin.limit();
         let answers = tokio::time::timeout(limit, join_all(asked))
             .await
             .map_err(|_| Error::timeout("store offsets", limit).with_backend(BACKEND))?;
-        for ((partition, offset), answer) in dirty.into_iter().zip(answers) {
+        let mut is_lost = std::mem::take(&mut self.state().acks_lost);
+        for ((partition, mark), answer) in dirty.into_iter().zip(answers) {
             match answer {
-                Ok(()) => drop(self.state().stored.insert(partition, offset)),
-                // Another member reads it now; what was acknowledged here comes again there, and `Lost` says so.
-                Err(e) if e.kind() == Kind::Fenced => {}
+                Ok(()) => drop(self.state().stored.insert(partition, mark)),
+                // Another member reads it now; what was acknowledged here comes again there.
+                Err(e) if e.kind() == Kind::Fenced => {
+                    self.state().told.insert(partition, mark);
+                    is_lost = true;
+                }
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
+        if is_lost { Err(fenced()) } else { Ok(()) }
     }
 
     async fn seek(&self, start: Start, partitions: &[u32]) -> Result<()> {
@@ -214,6 +245,12 @@ impl GroupMember {
         let asked = wanted.map(|p| self.asked(p, |done| Ask::Seek(start, done)));
         join_all(asked).await.into_iter().collect()
     }
+}
+
+fn fenced() -> Error {
+    let text =
+        "the partition went to another member before the acks were stored; the messages come again there";
+    Error::new(Kind::Fenced, text).with_backend(BACKEND)
 }
 
 /// Where a new group begins: what is the latest now, not when the partition is owned.
@@ -251,9 +288,7 @@ impl Consumer for GroupMember {
         let arrived = poll_fn(|cx| self.state().poll(cx, self.id, max, into));
         match inbox::within(wait, arrived).await {
             Some(Ok(true)) => {
-                for reader in self.readers() {
-                    reader.flush().await?;
-                }
+                self.give_credit().await;
                 Ok(())
             }
             None | Some(Ok(false)) => Ok(()),
@@ -277,9 +312,7 @@ impl Consumer for GroupMember {
     }
 
     async fn flush(&self) -> Result<Flushed> {
-        for reader in self.readers() {
-            reader.flush().await?;
-        }
+        self.give_credit().await;
         self.store().await.map(|()| Flushed::Confirmed)
     }
 
@@ -322,7 +355,7 @@ impl Consumer for GroupMember {
             }
         });
         let grace = self.table.admin.grace();
-        let left = tokio::time::timeout(grace, join_all(leaving)).await;
+        let left = tokio::time::timeout(grace, self.deaf(join_all(leaving))).await;
         self.tasks.iter().for_each(JoinHandle::abort);
         self.presence.hang_up().await?;
         left.map_err(|_| Error::timeout("leave a group", grace).with_backend(BACKEND))?;

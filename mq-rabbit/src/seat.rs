@@ -57,15 +57,16 @@ pub(crate) enum Change {
     Gained(u32, Arc<Reader>),
     /// Goes away; the release is dropped when the application has settled.
     Revoking(u32, Release),
-    Lost(u32),
+    /// Gone; true if acks of its reader were not stored.
+    Lost(u32, bool),
     Dead(Error),
 }
 
 /// What a consumer asks of a seat.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// Store this offset; answered when it counts.
-    Commit(u64, oneshot::Sender<Result<()>>),
+    /// Store this offset of the reader of this epoch; answered when it counts.
+    Commit(u32, u64, oneshot::Sender<Result<()>>),
     /// Go on from there.
     Seek(Start, oneshot::Sender<Result<()>>),
     /// Leave the line.
@@ -136,9 +137,9 @@ enum Round {
 /// Stands in line for one partition until the consumer leaves.
 pub(crate) async fn run(table: Arc<Table>, partition: u32, mut asks: mpsc::Receiver<Ask>) {
     let queue = objects::offset(&table.topic.name, partition, &table.group);
-    let (mut epoch, mut probed) = (0, false);
+    let (mut epoch, mut probed, mut left_at) = (0, false, None);
     loop {
-        let mut seat = match Seat::take(&table, partition, &queue, epoch).await {
+        let mut seat = match Seat::take(&table, partition, &queue, epoch, left_at).await {
             Ok(seat) => seat,
             Err(e) => return drop(table.tell.send(Change::Dead(e)).await),
         };
@@ -150,7 +151,7 @@ pub(crate) async fn run(table: Arc<Table>, partition: u32, mut asks: mpsc::Recei
         }
         let ended = seat.serve(&mut asks).await;
         seat.disown().await;
-        epoch = seat.epoch;
+        (epoch, left_at) = (seat.epoch, seat.left_at);
         // Closing the channel hands the unacknowledged record to the next in line; a cancel would keep it here.
         let hung_up = seat.inbox.hang_up().await;
         match ended {
@@ -205,11 +206,19 @@ struct Seat<'a> {
     leaving: Option<Leaving>,
     waiting: Vec<(u64, oneshot::Sender<Result<()>>)>,
     stored: Option<Place>,
+    /// What was stored when the partition was last passed on: epoch of the reader, and offset.
+    left_at: Option<(u32, u64)>,
     refreshed: Instant,
 }
 
 impl<'a> Seat<'a> {
-    async fn take(table: &'a Table, partition: u32, queue: &'a str, epoch: u32) -> Result<Self> {
+    async fn take(
+        table: &'a Table,
+        partition: u32,
+        queue: &'a str,
+        epoch: u32,
+        left_at: Option<(u32, u64)>,
+    ) -> Result<Self> {
         topology::make_queue(&table.admin, plan::owned(queue)).await?;
         table.admin.births().ripe().await;
         let inbox = Inbox::open(&table.admin, queue).await?;
@@ -229,6 +238,7 @@ impl<'a> Seat<'a> {
             leaving,
             waiting,
             stored,
+            left_at,
             refreshed,
         })
     }
@@ -366,10 +376,18 @@ impl<'a> Seat<'a> {
             )
         };
         match ask {
-            Ask::Commit(_, done) | Ask::Seek(_, done) if self.reader.is_none() => {
+            // It was passed on with this: the acks are stored.
+            Ask::Commit(epoch, offset, done)
+                if self.left_at.is_some_and(|(e, o)| e == epoch && o >= offset) =>
+            {
+                drop(done.send(Ok(())))
+            }
+            Ask::Commit(_, _, done) | Ask::Seek(_, done) if self.reader.is_none() => {
                 drop(done.send(Err(fenced())))
             }
-            Ask::Commit(offset, done) => {
+            // A seek came in between: what was read before it says no more where the group goes on.
+            Ask::Commit(epoch, _, done) if epoch != self.epoch => drop(done.send(Ok(()))),
+            Ask::Commit(_, offset, done) => {
                 let seq = self.store(Place::Offset(offset)).await?;
                 self.waiting.push((seq, done));
             }
@@ -405,18 +423,25 @@ impl<'a> Seat<'a> {
     }
 
     async fn store_the_last(&mut self) -> Result<()> {
-        let offset = self.reader.as_ref().and_then(|r| r.committable());
-        match offset.map(Place::Offset) {
-            Some(place) if Some(place) != self.stored => self.store(place).await.map(drop),
-            _ => Ok(()),
+        let Some(offset) = self.reader.as_ref().and_then(|r| r.committable()) else { return Ok(()) };
+        if self.stored != Some(Place::Offset(offset)) {
+            self.store(Place::Offset(offset)).await?;
         }
+        self.left_at = Some((self.epoch, offset));
+        // Nobody stays to see the records come back; we own the partition until the channel closes.
+        self.committed(u64::MAX);
+        Ok(())
     }
 
     async fn disown(&mut self) {
         let Some(reader) = self.reader.take() else { return };
         self.table.owned().remove(&self.partition);
         self.table.admin.note_offset(&self.table.topic.name, self.partition, &self.table.group, None);
-        let _ = self.table.tell.send(Change::Lost(self.partition)).await;
+        let stored = self.left_at.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, offset)| offset);
+        let confirmed = self.stored.filter(|_| self.waiting.is_empty());
+        let is_stored = |offset| stored == Some(offset) || confirmed == Some(Place::Offset(offset));
+        let unstored = reader.committable().is_some_and(|offset| !is_stored(offset));
+        let _ = self.table.tell.send(Change::Lost(self.partition, unstored)).await;
         // It is only read from: whatever fails here, the channel goes with its last handle.
         let _ = reader.close().await;
     }

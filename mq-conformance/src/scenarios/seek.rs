@@ -19,6 +19,7 @@ scenarios! {
     one_partition_alone [Topics, Seek];
     held_deliveries_become_void [Topics, Seek];
     the_stored_offset_follows [Topics, Seek];
+    acks_from_before_a_seek_do_not_undo_it [Topics, Seek];
     a_queue_cannot_be_sought [Queues, Seek];
     a_group_can_start_at_an_offset [Topics, Seek];
 }
@@ -142,6 +143,21 @@ async fn the_stored_offset_follows(cx: Ctx) -> Outcome {
     consumer.close().await?;
     let mut next = topic.group("g").open().await?;
     check_eq!(cx.all(&mut next, 4).await?, range(2, 6), "where the next member goes on");
+    Ok(())
+}
+
+/// Their flush comes behind the seek, and nobody reads after it.
+async fn acks_from_before_a_seek_do_not_undo_it(cx: Ctx) -> Outcome {
+    let topic = filled(&cx, 1, 6).await?;
+    let mut consumer = topic.group("g").open().await?;
+    for delivery in cx.take(&mut consumer, 6).await? {
+        delivery.ack()?;
+    }
+    consumer.seek(Start::Earliest, &[]).await?;
+    consumer.flush_acks().await?;
+    consumer.close().await?;
+    let mut next = topic.group("g").open().await?;
+    check_eq!(cx.all(&mut next, 6).await?, range(0, 6), "where the next member goes on");
     Ok(())
 }
 

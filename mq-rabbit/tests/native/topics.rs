@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mq_core::driver::{
-    Arrival, Change, Connection, Consumer, ConsumerOptions, Control, Count, Described, Flushed, Incoming,
-    Mode, Query, Sort, Start, Target,
+    Applied, Arrival, Change, Connection, Consumer, ConsumerOptions, Control, Count, Described, Flushed,
+    Incoming, Mode, Query, Sort, Start, Target,
 };
-use mq_core::{Kind, Message, TopicSpec};
+use mq_core::{Kind, Message, QueueSpec, TopicSpec};
 use mq_rabbit::RabbitConnection;
 
 use crate::harness::{Broker, PATIENCE, send, take, text};
@@ -21,6 +21,11 @@ crate::tests![
     a_seek_reads_again,
     a_browse_of_a_topic_ends,
     a_namesake_starts_anew,
+    queue_calls_leave_a_topic_of_the_same_name_alone,
+    a_delete_that_was_cut_off_can_be_finished,
+    acks_from_before_a_seek_do_not_undo_it,
+    a_member_of_many_partitions_leaves_in_time,
+    acks_that_another_owner_kept_out_are_not_confirmed,
 ];
 
 /// Enough to reach every partition.
@@ -68,7 +73,7 @@ async fn a_topic_is_declared_once(broker: Broker) {
     let other = TopicSpec::new(&topic).with_partitions(4);
     let e = connection.apply(&Change::DeclareTopic(other)).await.unwrap_err();
     assert_eq!((e.kind(), e.context("property")), (Kind::AlreadyExists, Some("partitions")), "{e}");
-    let queue = mq_core::QueueSpec::new(&topic);
+    let queue = QueueSpec::new(&topic);
     assert_eq!(connection.apply(&Change::DeclareQueue(queue)).await.unwrap_err().kind(), Kind::AlreadyExists);
     fill(&connection, &topic, 0..30).await;
     let Described::Partitions(ranges) = connection.describe(&Query::Partitions(topic.clone())).await.unwrap()
@@ -277,5 +282,121 @@ async fn a_namesake_starts_anew(broker: Broker) {
         member.close().await.unwrap();
         connection.apply(&Change::Delete(Sort::Topic, topic.clone())).await.unwrap();
     }
+    finish(&connection, &topic, "g").await;
+}
+
+async fn queue_calls_leave_a_topic_of_the_same_name_alone(broker: Broker) {
+    let connection = broker.connect().await;
+    let topic = broker.topic(&connection, "t", 2).await;
+    fill(&connection, &topic, 0..10).await;
+    connection.apply(&Change::Delete(Sort::Queue, topic.clone())).await.unwrap();
+    let e = connection.apply(&Change::DeclareQueue(QueueSpec::new(&topic))).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::AlreadyExists, "{e}");
+    for stray in [topic.clone(), format!("{topic}.dlq")] {
+        let query = Query::Exists(Sort::Queue, stray.clone());
+        assert_eq!(connection.describe(&query).await.unwrap(), Described::Exists(false), "{stray}");
+    }
+    fill(&connection, &topic, 10..20).await;
+    let member = connection.open_consumer(&group(&topic, "g")).await.unwrap();
+    assert_eq!(numbers(&take(&member, 20).await), (0..20).collect());
+    member.close().await.unwrap();
+    finish(&connection, &topic, "g").await;
+}
+
+/// One of the streams cannot be deleted at first: somebody else holds its name for himself.
+async fn a_delete_that_was_cut_off_can_be_finished(broker: Broker) {
+    let connection = broker.connect().await;
+    let topic = broker.topic(&connection, "t", 3).await;
+    let stream = |partition: u32| format!("mq.topic.{topic}.{partition}");
+    connection.apply(&Change::Delete(Sort::Queue, stream(1))).await.unwrap();
+    let other = lapin::Connection::connect(broker.url.as_deref().unwrap(), Default::default()).await.unwrap();
+    let channel = other.create_channel().await.unwrap();
+    let own = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
+    channel.queue_declare(stream(1).into(), own, Default::default()).await.unwrap();
+    connection.apply(&Change::Delete(Sort::Topic, topic.clone())).await.unwrap_err();
+    other.close(200, "bye".into()).await.unwrap();
+    let deleted = connection.apply(&Change::Delete(Sort::Topic, topic.clone())).await.unwrap();
+    assert_eq!(deleted, Applied::Done);
+    for partition in 0..3 {
+        let query = Query::Exists(Sort::Queue, stream(partition));
+        assert_eq!(connection.describe(&query).await.unwrap(), Described::Exists(false), "{partition}");
+    }
+    let gone = connection.apply(&Change::Delete(Sort::Topic, topic)).await.unwrap();
+    assert_eq!(gone, Applied::Unchanged);
+}
+
+/// The acks are recorded before the seek, and come out while nobody has seen yet that there is a new reader.
+async fn acks_from_before_a_seek_do_not_undo_it(broker: Broker) {
+    let connection = broker.connect().await;
+    let topic = broker.topic(&connection, "t", 1).await;
+    fill(&connection, &topic, 0..30).await;
+    let member = connection.open_consumer(&group(&topic, "g")).await.unwrap();
+    let got = take(&member, 30).await;
+    member.ack(&got.iter().map(|i| i.tag).collect::<Vec<_>>());
+    member.control(Control::Seek(Start::Offset(10), Vec::new())).await.unwrap();
+    member.flush().await.unwrap();
+    member.close().await.unwrap();
+    let again = connection.open_consumer(&group(&topic, "g")).await.unwrap();
+    assert_eq!(numbers(&take(&again, 20).await), (10..30).collect());
+    again.close().await.unwrap();
+    finish(&connection, &topic, "g").await;
+}
+
+/// More partitions than changes wait for the core, which takes none of them while it closes.
+async fn a_member_of_many_partitions_leaves_in_time(broker: Broker) {
+    const MANY: u32 = 70;
+    let connection = broker.connect().await;
+    let topic = broker.topic(&connection, "t", MANY).await;
+    let member = connection.open_consumer(&group(&topic, "g")).await.unwrap();
+    read(&member, counting_gains(MANY as usize)).await;
+    member.close().await.unwrap();
+    for partition in 0..MANY {
+        let queue = format!("mq.offset.{topic}.{partition}.g");
+        connection.apply(&Change::Delete(Sort::Queue, queue)).await.unwrap();
+    }
+    finish(&connection, &topic, "g").await;
+}
+
+/// Another member claims the partition before the acks are stored.
+async fn acks_that_another_owner_kept_out_are_not_confirmed(broker: Broker) {
+    let connection = broker.connect().await;
+    let topic = broker.topic(&connection, "t", 1).await;
+    fill(&connection, &topic, 0..20).await;
+    let other = lapin::Connection::connect(broker.url.as_deref().unwrap(), Default::default()).await.unwrap();
+    let channel = other.create_channel().await.unwrap();
+    channel.confirm_select(Default::default()).await.unwrap();
+    let claim = |epoch: u32| {
+        let queue = format!("mq.offset.{topic}.0.g");
+        let (text, channel) = (format!("claim {epoch} other"), channel.clone());
+        async move {
+            let options = lapin::options::BasicPublishOptions::default();
+            let sent =
+                channel.basic_publish("".into(), queue.into(), options, text.as_bytes(), Default::default());
+            sent.await.unwrap().await.unwrap();
+        }
+    };
+    let member = connection.open_consumer(&group(&topic, "g")).await.unwrap();
+    for (epoch, heard_first) in [(100, false), (1000, true)] {
+        let got = take(&member, 20).await;
+        assert_eq!(numbers(&got), (0..20).collect(), "nothing was stored");
+        member.ack(&got.iter().map(|i| i.tag).collect::<Vec<_>>());
+        claim(epoch).await;
+        let lost = async {
+            let mut all = Vec::new();
+            while !all.iter().any(|a| matches!(a, Arrival::Lost(_))) {
+                member.receive(&mut all, 0, Duration::from_secs(1)).await.unwrap();
+            }
+        };
+        if heard_first {
+            tokio::time::timeout(PATIENCE, lost).await.unwrap();
+            assert_eq!(member.flush().await.unwrap_err().kind(), Kind::Fenced);
+        } else {
+            assert_eq!(member.flush().await.unwrap_err().kind(), Kind::Fenced);
+            tokio::time::timeout(PATIENCE, lost).await.unwrap();
+        }
+        assert_eq!(member.flush().await.unwrap(), Flushed::Confirmed);
+    }
+    member.close().await.unwrap();
+    other.close(200, "bye".into()).await.unwrap();
     finish(&connection, &topic, "g").await;
 }
