@@ -192,6 +192,16 @@ impl RabbitHalfLog {
         }
     }
 
+    /// A record that was to go to the end of the log stays where it lies. What is new about it lives in this process:
+    /// the next owner counts its questions from the last one that was stored.
+    fn stay(&self, forget: &mut Vec<u64>, shard: Shard, record: HalfRecord, refused: Error) -> Result<()> {
+        let mut state = self.state();
+        let is_it = |tag: &u64| matches!(state.held.get(tag), Some((id, false)) if id == record.id());
+        let at = forget.iter().position(is_it).map(|place| forget.remove(place)).ok_or(refused)?;
+        state.ready.entries.push(LogEntry { shard, at, record });
+        Ok(())
+    }
+
     async fn publish(&self, step: &Step) -> Result<()> {
         for (target, message) in &step.publish {
             let queue = native_queue(&self.admin, target, message).await?;
@@ -258,13 +268,16 @@ impl HalfLog for RabbitHalfLog {
             Err(e) if e.fate() == Fate::Unknown => return Ok(Stepped::Unknown),
             other => other?,
         }
+        let mut forget = step.forget;
         for record in step.append {
-            match self.append(record).await {
+            match self.append(record.clone()).await {
                 Err(e) if e.fate() == Fate::Unknown => return Ok(Stepped::Unknown),
+                // No room to move it: without another question nothing would ever leave, and there would never be any.
+                Err(e) if e.kind() == Kind::RateLimited => self.stay(&mut forget, shard, record, e)?,
                 other => other?,
             }
         }
-        self.forget(&step.forget);
+        self.forget(&forget);
         if self.inbox.flush().await.is_err() {
             // What was published stays published; the records come again to the next owner.
             return Ok(Stepped::Unknown);

@@ -6,7 +6,7 @@ use mq_core::driver::{
     Change, Connection, HalfId, HalfLog, HalfOptions, HalfRecord, LogBatch, Shard, Sort, Step, Stepped,
     Target, Verdict,
 };
-use mq_core::{Message, Timestamp};
+use mq_core::{Kind, Message, Timestamp};
 use mq_rabbit::RabbitHalfLog;
 
 use crate::harness::{Broker, PATIENCE, stamped, until_ready};
@@ -17,6 +17,7 @@ crate::tests![
     the_next_owner_reads_it_all,
     a_log_that_nobody_reads_owns_nothing,
     a_read_that_is_given_up_loses_no_record,
+    a_full_log_is_asked_about_in_place,
 ];
 
 fn half(id: &str, queue: &str) -> HalfRecord {
@@ -167,5 +168,54 @@ async fn a_read_that_is_given_up_loses_no_record(broker: Broker) {
     };
     let ended = tokio::time::timeout(PATIENCE, work).await;
     assert_eq!((ended.is_ok(), gained, records), (true, 1, 100));
+    clean(&connection, &queue).await;
+}
+
+/// As many as there is room for, and none gets a verdict: what is asked about again cannot go to the end of the log.
+async fn a_full_log_is_asked_about_in_place(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q).await;
+    let log = connection.open_half_log(&HalfOptions::new(&queue)).await.unwrap();
+    log.append(half("first", &queue)).await.unwrap();
+    let read_first = read(&log, 1).await;
+    let (shard, first) = (read_first.gained[0], read_first.entries[0].clone());
+    // 1000 in hand, 10 000 behind them.
+    let mut refused = None;
+    for n in 0..40 {
+        let some = (0..500).map(|m| log.append(half(&format!("h{n}-{m}"), &queue)));
+        refused = futures_util::future::join_all(some).await.into_iter().find_map(Result::err);
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused.expect("it takes without end").kind(), Kind::RateLimited);
+    let HalfRecord::Half { id, target, message, born, .. } = first.record else { panic!("no half") };
+    let again = HalfRecord::Half { id, target, message, born, checks: 1, next_check: Timestamp::now() };
+    let step = Step { forget: vec![first.at], append: vec![again], ..Step::default() };
+    assert_eq!(log.step(shard, step).await.unwrap(), Stepped::Done);
+    let asked = async {
+        loop {
+            let batch = log.next(100, Duration::from_secs(1)).await.unwrap();
+            let found = batch.entries.into_iter().find(
+                |e| matches!(&e.record, HalfRecord::Half { id, checks: 1, .. } if id.0 == "first".into()),
+            );
+            if let Some(found) = found {
+                return found;
+            }
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asked).await.expect("it is not read again");
+    assert_eq!(asked.at, first.at, "it lies where it lay");
+    // What is parked makes room. The broker took more than the bound while so many came at once.
+    let mut parked = vec![asked.at];
+    let room = async {
+        while log.append(half("one more", &queue)).await.is_err() {
+            let step = Step { forget: std::mem::take(&mut parked), ..Step::default() };
+            assert_eq!(log.step(shard, step).await.unwrap(), Stepped::Done);
+            let batch = log.next(100, Duration::from_millis(50)).await.unwrap();
+            parked.extend(batch.entries.iter().map(|e| e.at));
+        }
+    };
+    tokio::time::timeout(PATIENCE, room).await.expect("no room for one more");
     clean(&connection, &queue).await;
 }
