@@ -102,9 +102,10 @@ pub(crate) fn encode(message: &Message, route: Option<&Route>) -> Result<(BasicP
     if let Some(rest) = message.native().and_then(|n| n.downcast_ref::<Remainder>()) {
         properties = merge(rest, properties, &mut table, &mut size);
     }
+    size += native_size(&properties);
     if size > MAX_HEADER_FRAME {
         return Err(Error::invalid(format!(
-            "the headers take {size} bytes; at most {MAX_HEADER_FRAME} here"
+            "headers and properties take {size} bytes; at most {MAX_HEADER_FRAME} here"
         )));
     }
     Ok((properties, table))
@@ -132,6 +133,20 @@ fn merge(
         properties = properties.with_app_id(app.clone());
     }
     properties
+}
+
+/// What the properties that are texts take; the others are a few bytes.
+fn native_size(properties: &BasicProperties) -> usize {
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.message_id(),
+        properties.kind(),
+        properties.app_id(),
+    ];
+    texts.into_iter().flatten().map(|text| text.as_str().len() + 1).sum()
 }
 
 fn amqp_size(value: &AMQPValue) -> usize {
@@ -379,5 +394,30 @@ mod tests {
     fn headers_that_do_not_fit_in_a_frame_are_refused() {
         let big = stamped(Message::text("x").with_header("h", "v".repeat(MAX_HEADER_FRAME)));
         assert_eq!(encode(&big, None).unwrap_err().kind(), mq_core::Kind::InvalidMessage);
+    }
+
+    #[test]
+    fn properties_take_room_in_the_frame_of_the_headers() {
+        let text = || ShortString::from("x".repeat(255));
+        let full = BasicProperties::default()
+            .with_content_type(text())
+            .with_content_encoding(text())
+            .with_correlation_id(text())
+            .with_reply_to(text())
+            .with_message_id(text())
+            .with_type(text())
+            .with_app_id(text());
+        let table = |size: usize| {
+            let mut table = FieldTable::default();
+            table.insert("h".into(), AMQPValue::LongString("v".repeat(size).into()));
+            table
+        };
+        // What fits with a little to spare for the broker's frame, and what needs all the room for the headers alone.
+        let fits = stamped(arrive(full.clone(), table(MAX_HEADER_FRAME - 2048), b""));
+        assert!(encode(&fits, None).is_ok());
+        let foreign = stamped(arrive(full, table(MAX_HEADER_FRAME - 512), b""));
+        assert_eq!(encode(&foreign, None).unwrap_err().kind(), mq_core::Kind::InvalidMessage);
+        let bare = stamped(arrive(BasicProperties::default(), table(MAX_HEADER_FRAME - 512), b""));
+        assert!(encode(&bare, None).is_ok());
     }
 }

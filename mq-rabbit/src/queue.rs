@@ -18,6 +18,16 @@ use crate::note::Note;
 /// Acks that a channel of 3.10 may keep back and forget when it is closed lie beyond so many.
 const ACKS_KEPT: u32 = 32;
 
+/// What of a prefetch goes to the queue, and what to its companion if it has one. Each of the two must be given one:
+/// the broker takes 0 for no bound.
+fn shares(prefetch: u32, has_companion: bool) -> (u32, u32) {
+    if !has_companion {
+        return (prefetch, 0);
+    }
+    let copies = (prefetch / 4).max(1);
+    (prefetch.saturating_sub(copies).max(1), copies)
+}
+
 /// Competes for the messages of a queue.
 #[derive(Debug)]
 pub(crate) struct QueueConsumer {
@@ -34,10 +44,11 @@ impl QueueConsumer {
         let queue = &options.source.name;
         let inbox = Inbox::open(admin, queue).await?;
         let plain = BasicConsumeOptions::default();
-        inbox.consume(queue, options.prefetch, FieldTable::default(), plain).await?;
         let companion = objects::again(queue);
-        if admin.queue_exists(&companion).await? {
-            inbox.consume(&companion, options.prefetch, FieldTable::default(), plain).await?;
+        let (own, copies) = shares(options.prefetch, admin.queue_exists(&companion).await?);
+        inbox.consume(queue, own, FieldTable::default(), plain).await?;
+        if copies > 0 {
+            inbox.consume(&companion, copies, FieldTable::default(), plain).await?;
         }
         let ttl = Note::read(admin, queue).await?.ttl;
         // Queues that one consumer at a time reads in order count no deaths. A small prefetch, because of what a
@@ -108,5 +119,20 @@ impl Consumer for QueueConsumer {
         let flushed = self.inbox.flush().await.map(drop);
         // A cancel would hand over to the next consumer before what is held has gone back.
         flushed.and(self.inbox.hang_up().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_companion_takes_its_share_out_of_the_prefetch() {
+        for prefetch in 2..200 {
+            let (own, copies) = shares(prefetch, true);
+            assert!(own > 0 && copies > 0 && own + copies == prefetch, "{prefetch}: {own} + {copies}");
+            assert_eq!(shares(prefetch, false), (prefetch, 0));
+        }
+        assert_eq!(shares(1, true), (1, 1), "none of them can be left out");
     }
 }
