@@ -33,6 +33,7 @@ pub struct RabbitConfig {
     pub(crate) close_grace: Duration,
     pub(crate) max_body: usize,
     pub(crate) name: Option<String>,
+    pub(crate) namespace: String,
     pub(crate) plain_anywhere: bool,
 }
 
@@ -54,6 +55,7 @@ impl RabbitConfig {
             close_grace: defaults::CLOSE_GRACE,
             max_body: limits::MAX_BODY,
             name: None,
+            namespace: String::new(),
             plain_anywhere: false,
         }
     }
@@ -98,6 +100,7 @@ impl RabbitConfig {
                 None => base.max_body,
             },
             name: common.name,
+            namespace: common.prefix.unwrap_or_default(),
             plain_anywhere: query.take_bool("allow_plain_password")?.unwrap_or(false),
         };
         query.finish()?;
@@ -170,6 +173,14 @@ impl RabbitConfig {
         self
     }
 
+    /// Sets what stands before the name of the queue that takes what cannot be delivered when it is due: the client's
+    /// prefix. Default: nothing.
+    #[must_use]
+    pub fn with_namespace(mut self, prefix: impl Into<String>) -> Self {
+        self.namespace = prefix.into();
+        self
+    }
+
     /// Sets the name that the broker shows for the connections.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
@@ -217,6 +228,9 @@ impl RabbitConfig {
         }
         if self.heartbeat < Duration::from_secs(1) || self.heartbeat > Duration::from_secs(3600) {
             return Err(Error::config("the heartbeat must be between 1s and 1h"));
+        }
+        if self.heartbeat.subsec_nanos() != 0 {
+            return Err(Error::config("the heartbeat must be a whole number of seconds: AMQP has no other"));
         }
         if self.vhost.len() > MAX_SHORT || self.user.len() > MAX_SHORT {
             return Err(Error::config("vhost and user name have at most 255 bytes"));
@@ -292,6 +306,7 @@ mod tests {
             "http://h",
             "amqp://localhost?nope=1",
             "amqp://localhost?heartbeat=0",
+            "amqp://localhost?heartbeat=1500ms",
             "amqp://localhost?ca=x.pem",
             "amqp://localhost?cert=x.pem",
             "amqp://broker.example.com",

@@ -103,6 +103,7 @@ impl Connector for RabbitConnector {
 pub fn backend() -> Backend {
     Backend::new(&["amqp", "amqps"], |url, options| {
         let config = RabbitConfig::from_parsed(url)?
+            .with_namespace(options.prefix())
             .with_connect_timeout(options.connect_deadline())
             .with_admin_timeout(options.admin_deadline());
         RabbitConnector::new(if options.name().is_empty() {
@@ -262,6 +263,11 @@ impl Admin {
 
     pub(crate) fn grace(&self) -> Duration {
         self.links.config.close_grace
+    }
+
+    /// What stands before the names of mq's own objects.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.links.config.namespace
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -477,7 +483,7 @@ impl Connection for RabbitConnection {
     }
 
     fn beneath(&self, changes: &[Change]) -> Vec<String> {
-        export::lines(changes, self.admin.version())
+        export::lines(changes, self.admin.version(), self.admin.prefix())
     }
 
     fn backlogs(&self) -> Vec<(&'static str, Query)> {

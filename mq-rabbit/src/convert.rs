@@ -11,6 +11,8 @@ use mq_core::{DeathReason, Error, Message, MessageId, Result, Timestamp};
 
 /// The number of a publish on its channel, by which a returned message is told. Ours alone: stripped on arrival.
 pub(crate) const SEQUENCE: &str = "mq-seq";
+/// The prefix of the client that delayed a message: what cannot be delivered when it is due is put aside under it.
+const PREFIX: &str = "mq-prefix";
 /// Properties and headers must fit in one frame of 128 KiB; larger ones cost the whole connection.
 const MAX_HEADER_FRAME: usize = 127 * 1024;
 /// Stored on disk.
@@ -302,6 +304,22 @@ fn header_number(properties: &BasicProperties, name: &str) -> Option<u64> {
 pub(crate) fn deaths(properties: &BasicProperties) -> u32 {
     let count = header_number(properties, DELIVERY_COUNT).unwrap_or(0);
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Marks a delayed message with the prefix of its client.
+pub(crate) fn mark(headers: &mut FieldTable, prefix: &str) {
+    if !prefix.is_empty() {
+        headers.insert(PREFIX.into(), AMQPValue::LongString(prefix.into()));
+    }
+}
+
+/// The prefix of the client that delayed this message.
+pub(crate) fn prefix(properties: &BasicProperties) -> String {
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    match headers.and_then(|headers| headers.get(PREFIX)) {
+        Some(AMQPValue::LongString(prefix)) => prefix.to_string(),
+        _ => String::new(),
+    }
 }
 
 /// The offset of a message of a stream.

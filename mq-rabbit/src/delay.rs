@@ -73,10 +73,17 @@ impl Delay {
     }
 
     /// Sends a message of mq's own round again, back to the forwarder.
-    pub(crate) async fn again(&self, message: &Message, round: Round, route: Route) -> Result<Outcome> {
+    pub(crate) async fn again(
+        &self,
+        message: &Message,
+        round: Round,
+        route: Route,
+        prefix: &str,
+    ) -> Result<Outcome> {
         self.prepare(&round).await?;
         let entry = Entry::to_forwarder(round, route);
-        let (properties, headers) = convert::encode(message, Some(&entry.route))?;
+        let (properties, mut headers) = convert::encode(message, Some(&entry.route))?;
+        convert::mark(&mut headers, prefix);
         let (exchange, key) = (objects::delay_level(entry.round.level), entry.round.key(&entry.address));
         let payload = message.payload().clone();
         self.publisher().await?.publish(&exchange, &key, payload, properties, headers).await
@@ -156,21 +163,25 @@ impl Entry {
         Self { round, address: levels::address(DUE), route }
     }
 
-    /// The publish that enters the levels.
+    /// The publish that enters the levels, of a client with this prefix.
     pub(crate) fn job(
         &self,
         message: &Message,
+        prefix: &str,
         answer: Answer,
     ) -> std::result::Result<Job, (Answer, mq_core::Error)> {
         match convert::encode(message, Some(&self.route)) {
-            Ok((properties, headers)) => Ok(Job {
-                exchange: objects::delay_level(self.round.level).into(),
-                key: self.round.key(&self.address).into(),
-                payload: message.payload().clone(),
-                properties,
-                headers,
-                answer,
-            }),
+            Ok((properties, mut headers)) => {
+                convert::mark(&mut headers, prefix);
+                Ok(Job {
+                    exchange: objects::delay_level(self.round.level).into(),
+                    key: self.round.key(&self.address).into(),
+                    payload: message.payload().clone(),
+                    properties,
+                    headers,
+                    answer,
+                })
+            }
             Err(e) => Err((answer, e)),
         }
     }

@@ -119,7 +119,7 @@ impl Desk {
             End::Exchange(_) => Receipt::routed(Routed::Some),
         };
         let meaning = Meaning::Delayed(Arc::clone(&delay), receipt);
-        match entry.job(&item.message, Answer::Ticket(ticket, meaning, pending)) {
+        match entry.job(&item.message, self.admin.prefix(), Answer::Ticket(ticket, meaning, pending)) {
             Ok(job) => place.send(job),
             Err((answer, e)) => answer.refuse(e),
         }

@@ -16,7 +16,7 @@ use crate::{half, seat, topic};
 const GROUP: &str = "<group>";
 
 /// A line for each object behind these changes, each once.
-pub(crate) fn lines(changes: &[Change], version: Version) -> Vec<String> {
+pub(crate) fn lines(changes: &[Change], version: Version, prefix: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for change in changes {
         match change {
@@ -26,6 +26,7 @@ pub(crate) fn lines(changes: &[Change], version: Version) -> Vec<String> {
         }
     }
     delays(&mut lines);
+    lines.push(one(&plan::own(&objects::own(prefix, UNDELIVERED)), ""));
     let half = "for each producer group of half messages";
     lines.push(one(&half::half_queue(&objects::half(GROUP)), half));
     lines.push(one(&plan::owned(&objects::verdict(GROUP)), half));
@@ -67,7 +68,6 @@ fn delays(lines: &mut Vec<String>) {
     lines.push(exchange(LOST, "fanout", ""));
     lines.push(exchange(OUT, "topic", &format!(" alternate-exchange={LOST}")));
     lines.push(one(&plan::owned(DUE), ""));
-    lines.push(one(&plan::own(UNDELIVERED), ""));
     lines.push(binding("queue", DUE, OUT, &levels::arrival(DUE)));
     lines.push(binding("queue", DUE, LOST, ""));
     for level in 0..LEVELS {
@@ -116,7 +116,7 @@ mod tests {
             Change::DeclareQueue(QueueSpec::new("q").max_messages(5, Overflow::PushBack)),
             Change::DeclareTopic(TopicSpec::new("t").with_partitions(2)),
         ];
-        let lines = lines(&changes, Version::new(4, 3, 0));
+        let lines = lines(&changes, Version::new(4, 3, 0), "dev.");
         let line = |begin: &str| lines.iter().filter(|l| l.starts_with(begin)).collect::<Vec<_>>();
         for name in [
             "queue q ",
@@ -131,7 +131,7 @@ mod tests {
             "exchange mq.delay.lost ",
             "exchange mq.delay.out ",
             "queue mq.due ",
-            "queue mq.undelivered ",
+            "queue dev.mq.undelivered ",
             "exchange mq.delay.00 ",
             "queue mq.delay.23 ",
             "binding mq.delay.01 -> exchange mq.delay.00 ",

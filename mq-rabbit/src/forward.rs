@@ -8,9 +8,9 @@ use lapin::message::Delivery;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use mq_core::driver::{Event, Sort, Target};
+use mq_core::protocol::Route;
 use mq_core::protocol::objects::{self, DUE, UNDELIVERED};
-use mq_core::protocol::{Route, headers};
-use mq_core::{Error, Kind, Message, Result};
+use mq_core::{DeathReason, Error, Kind, Message, Result};
 use tokio::sync::mpsc;
 
 use crate::connection::Admin;
@@ -77,37 +77,44 @@ impl Forwarder {
     }
 
     async fn forward(&mut self, delivery: Delivery) -> Result<()> {
-        let (message, route) = convert::decode_routed(delivery);
-        let route = route.unwrap_or_default();
-        if let Some(round) = delay::wait_of(&message) {
-            return self.wait_on(&message, round, route).await;
+        let due = Due::read(delivery);
+        if let Some(round) = delay::wait_of(&due.message) {
+            return self.wait_on(due, round).await;
         }
-        let delivered = match (&route.exchange, &route.target) {
-            (Some(exchange), _) => {
+        let Due { message, route, .. } = &due;
+        let why = match (&route.exchange, &route.target) {
+            (Some(exchange), _) if topology::exchange_exists(&self.admin, exchange).await? => {
                 let key = route.routing_key.as_deref().unwrap_or_default();
-                topology::exchange_exists(&self.admin, exchange).await? && {
-                    // What matches no binding is dropped, as with any publish that is not mandatory.
-                    self.publish(exchange, key, &message, None).await?;
-                    true
-                }
+                // What matches no binding is dropped, as with any publish that is not mandatory. Queues behind the
+                // exchange that have room have their copy also if one has none, and get it again with the next try.
+                return match self.publish(exchange, key, message, None).await? {
+                    Outcome::Refused => self.wait_for_room(due).await,
+                    _ => Ok(()),
+                };
             }
-            (None, Some(target)) => self.deliver(target.clone(), &message, &route).await?,
-            (None, None) => false,
+            (Some(exchange), _) => format!("the exchange `{}` was gone", due.short(exchange)),
+            // To its queue directly: the binding of the levels was gone when it was due.
+            (None, Some(target)) => match self.deliver(target, message).await? {
+                Outcome::Stored => return Ok(()),
+                Outcome::Refused => return self.wait_for_room(due).await,
+                Outcome::Returned => {
+                    format!("the {} `{}` was gone", target.sort.as_str(), due.short(&target.name))
+                }
+            },
+            (None, None) => "nothing says where it was to go".to_owned(),
         };
-        if delivered { Ok(()) } else { self.put_aside(&message, &route).await }
+        self.put_aside(due, &format!("{why} when it was due")).await
     }
 
-    /// To its queue directly: the binding of the levels was gone when it was due.
-    async fn deliver(&mut self, target: Target, message: &Message, route: &Route) -> Result<bool> {
-        let queue = native_queue(&self.admin, &target, message).await?;
-        match self.publish("", &queue, message, None).await? {
-            Outcome::Stored => Ok(true),
-            Outcome::Returned => Ok(false),
-            Outcome::Refused => {
-                let Some(round) = Round::of(FULL) else { return Ok(false) };
-                self.wait_on(message, round, route.clone()).await.map(|()| true)
-            }
-        }
+    async fn deliver(&mut self, target: &Target, message: &Message) -> Result<Outcome> {
+        let queue = native_queue(&self.admin, target, message).await?;
+        self.publish("", &queue, message, None).await
+    }
+
+    /// A queue is full: the message goes one more round.
+    async fn wait_for_room(&mut self, due: Due) -> Result<()> {
+        let round = Round::of(FULL).ok_or_else(delay::incomplete)?;
+        self.wait_on(due, round).await
     }
 
     async fn publish(
@@ -122,9 +129,9 @@ impl Forwarder {
         publisher.publish(exchange, key, message.payload().clone(), properties, headers).await
     }
 
-    async fn wait_on(&mut self, message: &Message, round: Round, route: Route) -> Result<()> {
+    async fn wait_on(&mut self, due: Due, round: Round) -> Result<()> {
         let delay = self.delays.current();
-        let outcome = delay.again(message, round, route).await;
+        let outcome = delay.again(&due.message, round, due.route, &due.prefix).await;
         match outcome {
             Ok(Outcome::Stored) => Ok(()),
             other => {
@@ -134,29 +141,47 @@ impl Forwarder {
         }
     }
 
-    async fn put_aside(&mut self, message: &Message, route: &Route) -> Result<()> {
-        topology::make_queue(&self.admin, plan::own(UNDELIVERED)).await?;
+    async fn put_aside(&mut self, due: Due, why: &str) -> Result<()> {
+        // One forwarder serves all prefixes of the vhost: the message's own says where its client looks for it.
+        let aside = objects::own(&due.prefix, UNDELIVERED);
+        topology::make_queue(&self.admin, plan::own(&aside)).await?;
         self.admin.births().ripe().await;
-        match self.publish("", UNDELIVERED, message, Some(route)).await? {
+        let target = due.route.target.as_ref().map(|target| target.name.as_str());
+        let source = due.short(due.route.exchange.as_deref().or(target).unwrap_or_default()).to_owned();
+        let Due { mut message, route, .. } = due;
+        message.trail_mut().bury(DeathReason::Rejected, &source, Some(why));
+        message.clear_due();
+        message.set_expires(None);
+        match self.publish("", &aside, &message, Some(&route)).await? {
             Outcome::Stored => {
-                let place = shown(route);
-                let _ = self.tell.send(Event::Undelivered(message.stamped_id().clone(), place)).await;
+                let told = Event::Undelivered(message.stamped_id().clone(), why.to_owned());
+                let _ = self.tell.send(told).await;
                 Ok(())
             }
-            _ => Err(Error::new(Kind::Unexpected, "mq.undelivered does not take a message")),
+            _ => Err(Error::new(Kind::Unexpected, format!("{aside} does not take a message"))),
         }
     }
 }
 
-fn shown(route: &Route) -> String {
-    let mut shown = String::new();
-    headers::encode_route(route, &mut |_, value| {
-        if let mq_core::protocol::Value::Text(text) = value {
-            shown.push_str(if shown.is_empty() { "" } else { " " });
-            shown.push_str(&text);
-        }
-    });
-    shown
+/// A message that has waited.
+struct Due {
+    message: Message,
+    route: Route,
+    /// Of the client that sent it.
+    prefix: String,
+}
+
+impl Due {
+    fn read(delivery: Delivery) -> Self {
+        let prefix = convert::prefix(&delivery.properties);
+        let (message, route) = convert::decode_routed(delivery);
+        Self { message, route: route.unwrap_or_default(), prefix }
+    }
+
+    /// A name as its client knows it.
+    fn short<'a>(&self, full: &'a str) -> &'a str {
+        full.strip_prefix(self.prefix.as_str()).unwrap_or(full)
+    }
 }
 
 /// The native queue that takes a message of mq's own: never one that is bounded.

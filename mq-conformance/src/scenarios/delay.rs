@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mq_core::driver::Sort;
-use mq_core::{ExchangeSpec, Kind, Message, QueueSpec, Timestamp, Topology};
+use mq_core::{ExchangeSpec, Kind, Message, Overflow, QueueSpec, Timestamp, Topology};
 
 use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq, check_kind};
@@ -17,6 +17,7 @@ scenarios! {
     a_time_in_the_past_means_now [Queues, Delay];
     a_delayed_send_checks_its_target_first [Delay];
     a_delayed_publish_is_routed_when_it_is_due [Queues, Exchanges, Delay];
+    a_delayed_publish_waits_for_room [Queues, Exchanges, Delay, BoundedQueues];
     mandatory_and_delayed_is_refused [Exchanges, Delay];
     a_delay_above_the_limit_is_refused [Queues, Delay];
     a_delay_survives_a_restart [Queues, Delay] Restart;
@@ -106,6 +107,26 @@ async fn a_delayed_publish_is_routed_when_it_is_due(cx: Ctx) -> Outcome {
         check!(waited >= delay, "the queue that was {name} got it after {waited:?}");
         got.ack()?;
     }
+    Ok(())
+}
+
+/// The queue beside it tells that the message was due and found the other one full.
+async fn a_delayed_publish_waits_for_room(cx: Ctx) -> Outcome {
+    let topology = Topology::new()
+        .exchange(ExchangeSpec::fanout("x"))
+        .queue(QueueSpec::new("full").max_messages(1, Overflow::Refuse))
+        .queue(QueueSpec::new("beside"))
+        .bind("x", "full", "")
+        .bind("x", "beside", "");
+    cx.client.declare(topology).await?;
+    cx.topology_seen().await;
+    let full = cx.client.queue("full");
+    full.send("first").await?;
+    cx.client.exchange("x").publish("", Message::text("late").with_delay(cx.patience.tick)).await?;
+    let mut beside = cx.client.queue("beside").consumer().open().await?;
+    check_eq!(cx.read(&mut beside, 1).await?, ["late"], "the queue that has room");
+    let mut consumer = full.consumer().open().await?;
+    check_eq!(cx.read(&mut consumer, 2).await?, ["first", "late"], "the queue that was full");
     Ok(())
 }
 

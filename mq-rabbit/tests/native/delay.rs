@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use mq_core::driver::{Batch, Change, Connection, Exchange, Item, Mode, Producer, Sort, Target};
-use mq_core::{Binding, Error, ExchangeSpec, Fate, Kind, Message, Overflow, Timestamp};
+use mq_core::driver::{
+    Batch, Change, Connection, Described, Exchange, Item, Mode, Producer, Query, Sort, Target,
+};
+use mq_core::{Binding, DeathReason, Error, ExchangeSpec, Fate, Kind, Message, Overflow, Timestamp};
 
 use crate::harness::{
     Broker, PATIENCE, connect, publish, ready, send, shared, stamped, take, text, texts, until_ready,
@@ -18,6 +20,7 @@ crate::tests![
     delayed_messages_are_handed_over_without_an_answer_of_the_broker,
     a_delayed_publish_is_routed_when_it_is_due,
     what_cannot_be_delivered_when_due_is_put_aside,
+    what_is_put_aside_is_found_under_the_prefix_with_its_cause,
     copies_of_a_full_queue_go_to_its_companion,
     a_dead_letter_queue_survives_two_hundred_looks,
     a_full_queue_pushes_back,
@@ -154,6 +157,34 @@ async fn what_cannot_be_delivered_when_due_is_put_aside(broker: Broker) {
 }
 
 /// A full queue refuses a due message too, and the broker tries again only after three minutes.
+async fn what_is_put_aside_is_found_under_the_prefix_with_its_cause(broker: Broker) {
+    let queue = broker.name(Sort::Queue, "q");
+    let prefix = queue.strip_suffix('q').unwrap();
+    let connection = connect(broker.config().with_namespace(prefix)).await.unwrap();
+    connection.apply(&Change::DeclareQueue(mq_core::QueueSpec::new(&queue))).await.unwrap();
+    let producer = connection.open_producer(&Target::queue(&queue)).await.unwrap();
+    let wait = Duration::from_millis(300);
+    let message = Message::text("x").with_delay(wait).with_ttl(wait);
+    send(&producer, vec![message]).await.remove(0).unwrap();
+    connection.apply(&Change::Delete(Sort::Queue, queue.clone())).await.unwrap();
+    // Any connection to this broker may be the one that forwards, whatever its own prefix is.
+    let aside = broker.name(Sort::Queue, "mq.undelivered");
+    let made = async {
+        while connection.describe(&Query::Exists(Sort::Queue, aside.clone())).await.unwrap()
+            != Described::Exists(true)
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, made).await.expect("nothing is put aside");
+    let consumer = connection.open_consumer(&shared(&aside, 1)).await.unwrap();
+    let found = take(&consumer, 1).await.remove(0).message;
+    let trail = found.trail().unwrap();
+    assert_eq!((trail.reason, trail.source.as_deref()), (Some(DeathReason::Rejected), Some("q")));
+    assert!(trail.error.as_deref().unwrap().contains("queue `q` was gone"), "{trail:?}");
+    assert_eq!((found.expires(), found.due()), (None, None), "it never expires there");
+}
+
 async fn copies_of_a_full_queue_go_to_its_companion(broker: Broker) {
     let connection = broker.connect().await;
     let queue = broker.queue(&connection, "q", |q| q.max_messages(2, Overflow::Refuse)).await;
