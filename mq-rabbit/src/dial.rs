@@ -1,15 +1,17 @@
 //! How connections to one host are made.
 
 use std::fmt;
+use std::sync::Arc;
 
-use lapin::ConnectionProperties;
 use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, ConnectionProperties};
 use mq_core::Result;
 use mq_core::url::Host;
 
 use crate::config::RabbitConfig;
 use crate::error;
+use crate::line::{GivingUp, second_handle};
 #[cfg(feature = "tls")]
 use crate::pem;
 use crate::preflight::{self, Version};
@@ -48,7 +50,24 @@ impl Dial {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let (uri, tls) = (self.uri.clone(), self.tls.clone());
         let runtime = lapin::runtime::default_runtime()?;
-        lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime).await
+        let mut giving_up = GivingUp::default();
+        let line = Arc::clone(&giving_up.line);
+        let runtime_of_loop = runtime.clone();
+        let connect = async move |uri: AMQPUri, _| {
+            let runtime = &runtime_of_loop;
+            let address = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
+            let stream = AsyncTcpStream::connect(runtime, address).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                line.keep(second_handle(plain.get_ref())?)?;
+            }
+            Ok(match uri.scheme {
+                AMQPScheme::AMQP => stream,
+                AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, tls.as_ref()).await?,
+            })
+        };
+        let connected = lapin::Connection::connector(uri, runtime, connect, properties).await;
+        giving_up.is_over = true;
+        connected
     }
 }
 

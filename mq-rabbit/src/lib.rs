@@ -23,6 +23,7 @@ mod inbox;
 mod lease;
 mod ledger;
 mod levels;
+mod line;
 mod looks;
 mod marks;
 mod note;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use mq_core::Kind;
 use mq_core::driver::{Change, Connection, Consumer, Described, Event, Query, Settle, Sort, Target};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{Broker, PATIENCE, connect, death_of, produce, publish, send, shared, take, texts};
 use crate::proxy::Proxy;
 
 crate::tests![
     a_silent_peer_ends_the_connect,
+    a_connect_that_is_given_up_leaves_no_socket,
     the_second_host_is_tried,
     a_cut_connection_is_lost_and_its_consumers_die,
     a_half_open_socket_is_noticed_by_heartbeat,
@@ -44,6 +46,40 @@ async fn a_silent_peer_ends_the_connect(_: Broker) {
         .unwrap()
         .with_connect_timeout(Duration::from_millis(200));
     let e = tokio::time::timeout(PATIENCE, connect(config)).await.expect("the connect hangs").unwrap_err();
+    assert_eq!(e.kind(), Kind::Disconnected, "{e}");
+}
+
+/// The peer greets as a broker does, and never answers the login.
+async fn a_connect_that_is_given_up_leaves_no_socket(broker: Broker) {
+    let url = mq_core::Url::parse(broker.url.as_deref().unwrap()).unwrap();
+    let real = &url.hosts()[0];
+    let mut stream = TcpStream::connect((real.name.as_str(), real.port.unwrap_or(5672))).await.unwrap();
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
+    let mut greeting = vec![0; 7];
+    stream.read_exact(&mut greeting).await.unwrap();
+    let length = u32::from_be_bytes(greeting[3..7].try_into().unwrap()) as usize;
+    greeting.resize(7 + length + 1, 0);
+    stream.read_exact(&mut greeting[7..]).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = mq_rabbit::RabbitConfig::from_url(&format!("amqp://{}", listener.local_addr().unwrap()))
+        .unwrap()
+        .with_connect_timeout(Duration::from_secs(1));
+    let peer = async {
+        // One for the version, and two that are to stay.
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; 8]).await.unwrap();
+            socket.write_all(&greeting).await.unwrap();
+            open.push(socket);
+        }
+        for mut socket in open {
+            socket.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+    };
+    let both = async { tokio::join!(connect(config), peer) };
+    let (connected, ()) = tokio::time::timeout(PATIENCE, both).await.expect("a socket stays open");
+    let e = connected.unwrap_err();
     assert_eq!(e.kind(), Kind::Disconnected, "{e}");
 }
 
