@@ -280,7 +280,11 @@ fn parts_of(properties: &BasicProperties, data: Vec<u8>) -> (Parts, Remainder) {
     };
     for (name, value) in properties.headers().iter().flatten() {
         let text = name.as_str();
-        if text == SEQUENCE || BROKERS_OWN.contains(&text) || SENDER_SELECTED.contains(&text) {
+        if text == SEQUENCE
+            || text == PREFIX
+            || BROKERS_OWN.contains(&text)
+            || SENDER_SELECTED.contains(&text)
+        {
             continue;
         }
         match from_amqp(value) {
@@ -380,7 +384,7 @@ mod tests {
     #[test]
     fn what_the_broker_adds_does_not_come_back() {
         let mut table = FieldTable::default();
-        for name in BROKERS_OWN.iter().chain(&SENDER_SELECTED).chain(&[SEQUENCE]) {
+        for name in BROKERS_OWN.iter().chain(&SENDER_SELECTED).chain(&[SEQUENCE, PREFIX]) {
             table.insert((*name).into(), AMQPValue::LongLongInt(3));
         }
         let properties = BasicProperties::default().with_user_id("guest".into()).with_expiration("5".into());

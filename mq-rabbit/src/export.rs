@@ -26,7 +26,8 @@ pub(crate) fn lines(changes: &[Change], version: Version, prefix: &str) -> Vec<S
         }
     }
     delays(&mut lines);
-    lines.push(one(&plan::own(&objects::own(prefix, UNDELIVERED)), ""));
+    let aside = plan::aside(&objects::own(prefix, UNDELIVERED), version).unwrap_or_default();
+    lines.extend(aside.iter().map(|plan| one(plan, "")));
     let half = "for each producer group of half messages";
     lines.push(one(&half::half_queue(&objects::half(GROUP)), half));
     lines.push(one(&plan::owned(&objects::verdict(GROUP)), half));

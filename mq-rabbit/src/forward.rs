@@ -144,7 +144,9 @@ impl Forwarder {
     async fn put_aside(&mut self, due: Due, why: &str) -> Result<()> {
         // One forwarder serves all prefixes of the vhost: the message's own says where its client looks for it.
         let aside = objects::own(&due.prefix, UNDELIVERED);
-        topology::make_queue(&self.admin, plan::own(&aside)).await?;
+        for plan in plan::aside(&aside, self.admin.version())? {
+            topology::make_queue(&self.admin, plan).await?;
+        }
         self.admin.births().ripe().await;
         let target = due.route.target.as_ref().map(|target| target.name.as_str());
         let source = due.short(due.route.exchange.as_deref().or(target).unwrap_or_default()).to_owned();

@@ -104,6 +104,11 @@ pub(crate) fn queue(spec: &QueueSpec, version: Version) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
+/// The queue of a prefix that takes what cannot be delivered, as the core declares it, too.
+pub(crate) fn aside(name: &str, version: Version) -> Result<Vec<Plan>> {
+    queue(&QueueSpec::new(name).with_max_deaths(u32::MAX), version)
+}
+
 /// Quorum queues can't be exclusive.
 fn exclusive(name: &str) -> Plan {
     let mut arguments = FieldTable::default();
