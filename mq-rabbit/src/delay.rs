@@ -117,7 +117,7 @@ impl Delay {
     async fn make_base(&self) -> Result<()> {
         exchange(&self.admin, LOST, ExchangeKind::Fanout, None).await?;
         exchange(&self.admin, OUT, ExchangeKind::Topic, Some(LOST)).await?;
-        topology::make_queue(&self.admin, plan::owned(DUE)).await?;
+        topology::ensure_queue(&self.admin, plan::owned(DUE)).await?;
         self.used.mark();
         self.bind(DUE).await?;
         self.admin
@@ -132,7 +132,7 @@ impl Delay {
         let name = objects::delay_level(level);
         let next = after(level);
         exchange(&self.admin, &name, ExchangeKind::Topic, None).await?;
-        topology::make_queue(&self.admin, level_queue(level, &next)).await?;
+        topology::ensure_queue(&self.admin, level_queue(level, &next)).await?;
         let (wait, pass) = (levels::pattern(level, '1'), levels::pattern(level, '0'));
         self.admin
             .run("bind the delay levels", |channel| async move {
@@ -202,7 +202,11 @@ pub(crate) fn after(level: u8) -> String {
     level.checked_sub(1).map_or_else(|| OUT.to_owned(), objects::delay_level)
 }
 
+/// Makes an exchange that is not there yet. One that is there needs no permission to configure it.
 async fn exchange(admin: &Admin, name: &str, kind: ExchangeKind, alternate: Option<&str>) -> Result<()> {
+    if topology::exchange_exists(admin, name).await? {
+        return Ok(());
+    }
     let mut arguments = FieldTable::default();
     if let Some(alternate) = alternate {
         plan::text(&mut arguments, "alternate-exchange", alternate);

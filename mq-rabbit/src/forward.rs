@@ -145,7 +145,7 @@ impl Forwarder {
         // One forwarder serves all prefixes of the vhost: the message's own says where its client looks for it.
         let aside = objects::own(&due.prefix, UNDELIVERED);
         for plan in plan::aside(&aside, self.admin.version())? {
-            topology::make_queue(&self.admin, plan).await?;
+            topology::ensure_queue(&self.admin, plan).await?;
         }
         self.admin.births().ripe().await;
         let target = due.route.target.as_ref().map(|target| target.name.as_str());

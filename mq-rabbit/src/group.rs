@@ -267,7 +267,7 @@ async fn starts(admin: &Admin, topic: &Topic, start: Start) -> Result<Vec<Start>
 /// Joins the members.
 async fn present(table: &Table) -> Result<Inbox> {
     let queue = table.members_queue();
-    topology::make_queue(&table.admin, plan::own(&queue)).await?;
+    topology::ensure_queue(&table.admin, plan::own(&queue)).await?;
     let inbox = Inbox::open(&table.admin, &queue).await?;
     inbox.consume(&queue, 1, FieldTable::default(), BasicConsumeOptions::default()).await?;
     Ok(inbox)

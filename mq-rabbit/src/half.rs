@@ -80,8 +80,8 @@ pub(crate) fn half_queue(name: &str) -> Plan {
 impl RabbitHalfLog {
     pub(crate) async fn open(admin: &Admin, publisher: Publisher, group: &str) -> Result<Self> {
         let (halves, verdicts) = (objects::half(group), objects::verdict(group));
-        topology::make_queue(admin, half_queue(&halves)).await?;
-        topology::make_queue(admin, plan::owned(&verdicts)).await?;
+        topology::ensure_queue(admin, half_queue(&halves)).await?;
+        topology::ensure_queue(admin, plan::owned(&verdicts)).await?;
         admin.births().ripe().await;
         let inbox = Arc::new(Inbox::open(admin, &halves).await?);
         Ok(Self { admin: admin.clone(), publisher, halves, verdicts, inbox, state: Mutex::default() })

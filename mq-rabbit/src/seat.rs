@@ -219,7 +219,7 @@ impl<'a> Seat<'a> {
         epoch: u32,
         left_at: Option<(u32, u64)>,
     ) -> Result<Self> {
-        topology::make_queue(&table.admin, plan::owned(queue)).await?;
+        topology::ensure_queue(&table.admin, plan::owned(queue)).await?;
         table.admin.births().ripe().await;
         let inbox = Inbox::open(&table.admin, queue).await?;
         inbox.consume(queue, PREFETCH, FieldTable::default(), BasicConsumeOptions::default()).await?;

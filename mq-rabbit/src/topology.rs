@@ -131,9 +131,21 @@ pub(crate) async fn exchange_exists(admin: &Admin, name: &str) -> Result<bool> {
     Ok(found(admin.look("look for an exchange", look).await)?.is_some())
 }
 
-/// Makes one queue of a plan, or finds it equal.
+/// Makes one queue of a plan, or finds it equal. The broker asks for the permission to configure it in either case.
 pub(crate) async fn make_queue(admin: &Admin, plan: Plan) -> Result<()> {
-    let is_new = plan.is_replicated() && find_queue(admin, &plan.name).await?.is_none();
+    let is_new = plan.is_replicated() && !admin.queue_exists(&plan.name).await?;
+    declare_one(admin, plan, is_new).await
+}
+
+/// Makes a queue of mq's own that is not there yet. One that is there needs no permission to configure it.
+pub(crate) async fn ensure_queue(admin: &Admin, plan: Plan) -> Result<()> {
+    if admin.queue_exists(&plan.name).await? {
+        return Ok(());
+    }
+    declare_one(admin, plan, true).await
+}
+
+async fn declare_one(admin: &Admin, plan: Plan, is_new: bool) -> Result<()> {
     if is_new && !admin.version().is_4_3() {
         admin.births().gone().await;
     }

@@ -6,6 +6,8 @@
 
 #[path = "native/counts.rs"]
 mod counts;
+#[path = "native/cuts.rs"]
+mod cuts;
 #[path = "native/delay.rs"]
 mod delay;
 #[path = "native/fates.rs"]
@@ -20,10 +22,14 @@ mod half;
 mod harness;
 #[path = "native/login.rs"]
 mod login;
+#[path = "native/permissions.rs"]
+mod permissions;
 #[path = "native/proxy.rs"]
 mod proxy;
 #[path = "native/settle.rs"]
 mod settle;
+#[path = "native/tap.rs"]
+mod tap;
 #[cfg(feature = "tls")]
 #[path = "native/tls.rs"]
 mod tls;
@@ -40,11 +46,13 @@ fn main() {
         trials.extend(tls::TESTS.iter().map(|(name, test)| broker.trial(name, *test)));
         for group in [
             counts::TESTS,
+            cuts::TESTS,
             delay::TESTS,
             fates::TESTS,
             faults::TESTS,
             foreign::TESTS,
             login::TESTS,
+            permissions::TESTS,
             settle::TESTS,
             half::TESTS,
             topics::TESTS,

@@ -10,6 +10,7 @@ crate::tests![
     a_halt_shorter_than_the_heartbeat_is_waited_out,
     a_halt_longer_than_the_heartbeat_is_a_loss_and_no_more,
     a_memory_alarm_stops_sends_alone,
+    an_alarm_is_told_once_and_its_end_once,
 ];
 
 /// A time to which nothing else gives an event: the broker stands still.
@@ -130,4 +131,36 @@ async fn a_memory_alarm_stops_sends_alone(broker: Broker) {
     seen.retain(|s| s != "meanwhile");
     assert_eq!(seen, ["after"], "what was acknowledged during the alarm came again");
     after.close().await.unwrap();
+}
+
+/// The client gives an event to one of its listeners alone: a second one would take some of them away.
+async fn an_alarm_is_told_once_and_its_end_once(broker: Broker) {
+    let client = broker.client().await.unwrap();
+    client.declare(Topology::new().queue(QueueSpec::new("q"))).await.unwrap();
+    let queue = client.queue("q");
+    queue.send("before").await.unwrap();
+    let mut events = client.events();
+    for _ in 0..2 {
+        broker.ctl(&["set_vm_memory_high_watermark", "0"]);
+        let alarm = Alarm(&broker);
+        // The broker tells whoever publishes.
+        let sending = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.send("meanwhile").await }
+        });
+        let told = |event| matches!(event, ClientEvent::Blocked(_));
+        assert!(told(event(&mut events).await), "an alarm is not told");
+        drop(alarm);
+        assert!(
+            matches!(event(&mut events).await, ClientEvent::Unblocked),
+            "its end is not told, or it is told twice"
+        );
+        sending.await.unwrap().unwrap();
+    }
+    client.close().await.unwrap();
+    assert!(matches!(event(&mut events).await, ClientEvent::Closed), "the last end is told twice");
+}
+
+async fn event(events: &mut mq_core::Events) -> ClientEvent {
+    tokio::time::timeout(PATIENCE, events.next()).await.expect("no event").expect("the client is gone")
 }

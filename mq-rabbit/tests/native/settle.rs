@@ -15,6 +15,7 @@ crate::tests![
     acks_out_of_order_cover_no_hole,
     a_requeued_message_comes_back_in_its_place,
     deaths_lead_to_the_dead_letter_queue,
+    closed_channels_lead_to_the_dead_letter_queue,
     foreign_tags_are_void,
     a_close_gives_back_what_is_held,
     prefetch_bounds_what_is_pushed,
@@ -113,6 +114,24 @@ async fn deaths_lead_to_the_dead_letter_queue(broker: Broker) {
     assert!(incoming.message.headers().is_empty(), "{:?}", incoming.message);
     let trail = incoming.message.trail().unwrap();
     assert_eq!((trail.reason, trail.source.as_deref()), (Some(DeathReason::Deaths), Some(queue.as_str())));
+}
+
+/// Consumers that end without a word, as with their process: nothing is rejected, their channels close.
+async fn closed_channels_lead_to_the_dead_letter_queue(broker: Broker) {
+    let connection = broker.connect().await;
+    let queue = broker.queue(&connection, "q", |q| q.with_max_deaths(3)).await;
+    produce(&connection, &queue, texts(0..1)).await;
+    for deaths in 0..=3 {
+        let consumer = connection.open_consumer(&shared(&queue, 1)).await.unwrap();
+        assert_eq!(take(&consumer, 1).await[0].deaths, deaths);
+        drop(consumer);
+    }
+    let dead = connection.open_consumer(&shared(&format!("{queue}.dlq"), 1)).await.unwrap();
+    let incoming = take(&dead, 1).await.remove(0);
+    assert_eq!(text(&incoming), "0");
+    let trail = incoming.message.trail().unwrap();
+    assert_eq!((trail.reason, trail.source.as_deref()), (Some(DeathReason::Deaths), Some(queue.as_str())));
+    until_ready(&connection, &queue, 0).await;
 }
 
 /// An unknown tag on the wire would close the channel.
