@@ -18,12 +18,17 @@ const OWNED: &[&str] = &[
     "auto.offset.reset",
     "bootstrap.servers",
     "client.id",
+    // What the sender's own deadline is made of; the two are one property.
+    "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.idempotence",
+    // Whoever can answer for the broker could read and change everything.
+    "enable.ssl.certificate.verification",
     "group.id",
     "group.protocol",
     "isolation.level",
+    "message.timeout.ms",
     "metadata.broker.list",
     "partition.assignment.strategy",
     "partitioner",
@@ -42,6 +47,10 @@ const OWNED: &[&str] = &[
     "sasl.password",
     "sasl.username",
     "security.protocol",
+    "ssl.endpoint.identification.algorithm",
+    // Nobody reads them where a client is idle: they would pile up.
+    "statistics.interval.ms",
+    "transaction.timeout.ms",
     "transactional.id",
 ];
 
@@ -270,6 +279,14 @@ impl KafkaConfig {
                 )));
             }
         }
+        let zstd = |(name, value): &(String, String)| {
+            matches!(name.as_str(), "compression.codec" | "compression.type") && value == "zstd"
+        };
+        if !cfg!(feature = "zstd") && self.properties.iter().any(zstd) {
+            return Err(Error::config(
+                "zstd is not compiled in; switch on the feature `zstd` of mq-kafka (`kafka-zstd` of mq-sdk)",
+            ));
+        }
         self.security.check(&self.hosts)
     }
 
@@ -424,11 +441,22 @@ mod tests {
             "kafka://h?tls=true&cert=x.pem",
             "kafka://u:p@example.com",
             "kafka://u@h",
+            "kafka://h?mechanism=scram-sha-256",
+            "kafka://h?rdkafka.statistics.interval.ms=1000",
+            "kafka://h?rdkafka.enable.ssl.certificate.verification=false",
         ] {
             let refused = KafkaConfig::from_url(bad).unwrap_err();
             assert_eq!(refused.kind(), mq_core::Kind::ConfigInvalid, "{bad}");
         }
         assert!(KafkaConfig::from_url("kafka://u:p@example.com?allow_plain_password=true").is_ok());
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    #[test]
+    fn zstd_that_is_not_compiled_in_names_the_feature() {
+        let refused =
+            KafkaConfig::from_url("kafka://h?rdkafka.compression.codec=zstd").unwrap_err().to_string();
+        assert!(refused.contains("feature `zstd`"), "{refused}");
     }
 
     #[cfg(not(feature = "tls"))]

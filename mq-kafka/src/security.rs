@@ -121,13 +121,16 @@ impl Security {
             (Some(user), Some(password)) => Some((user.to_owned(), password)),
             _ => return Err(Error::config("credentials need both, a user and a password")),
         };
-        let mechanism = query.take_str("mechanism");
+        let mechanism = query.take_str("mechanism").map_or(Ok(Mechanism::Plain), |m| Mechanism::parse(&m))?;
+        if mechanism != Mechanism::Plain && mechanism != Mechanism::Oauthbearer && login.is_none() {
+            return Err(Error::config("the URL key `mechanism` needs credentials, a user and a password"));
+        }
         Ok(Self {
             tls: query.take_bool("tls")?.unwrap_or(false),
             ca: query.take_str("ca").map(PathBuf::from),
             identity,
             login,
-            mechanism: mechanism.map_or(Ok(Mechanism::Plain), |m| Mechanism::parse(&m))?,
+            mechanism,
             tokens: TokenEndpoint::from_query(query)?,
             plain_anywhere: query.take_bool("allow_plain_password")?.unwrap_or(false),
         })

@@ -43,6 +43,12 @@ impl Topic {
         self.gone.store(true, Ordering::Release);
     }
 
+    /// It was not deleted after all, as far as is known.
+    pub(crate) fn restore(&self) {
+        self.doubtful.store(true, Ordering::Release);
+        self.gone.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_doubtful(&self) -> bool {
         self.doubtful.load(Ordering::Acquire)
     }

@@ -280,7 +280,10 @@ async fn settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, Strin
     let asked = [ResourceSpecifier::Topic(topic)];
     let found = link.admin().await?.describe_configs(&asked, &options(link));
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
-    let Some(Ok(resource)) = found.into_iter().next() else { return Ok(HashMap::new()) };
+    let answer = found.into_iter().next();
+    let answer =
+        answer.ok_or_else(|| Error::new(Kind::Unexpected, "the broker did not answer for the topic"))?;
+    let resource = answer.map_err(|code| error::of_code("the topic's settings were not read", code))?;
     Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
@@ -313,13 +316,24 @@ async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
         // What is not answered in time ends as its own broker answer says: not found, or unknown.
         let _ = tokio::time::timeout(DRAIN, topic.drained()).await;
     }
+    let outcome = remove(link, name).await;
+    if let (Err(failed), Some(topic)) = (&outcome, link.topics.find(name)) {
+        // It may still be there: the next send asks.
+        tracing::debug!(target: "mq_kafka", name, %failed, "not deleted");
+        topic.restore();
+    }
+    if outcome? == Applied::Done {
+        seen(link, name, false).await?;
+        return Ok(Applied::Done);
+    }
+    Ok(Applied::Unchanged)
+}
+
+async fn remove(link: &Arc<Link>, name: &str) -> Result<Applied> {
     let asked = link.admin().await?.delete_topics(&[name], &options(link));
     let outcome = asked.await.map_err(|e| error::of("the topic was not deleted", e))?.pop();
     match outcome {
-        Some(Ok(_)) => {
-            seen(link, name, false).await?;
-            Ok(Applied::Done)
-        }
+        Some(Ok(_)) => Ok(Applied::Done),
         Some(Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(Applied::Unchanged),
         Some(Err((_, code))) => Err(error::of_code(&format!("`{name}` was not deleted"), code)),
         None => Err(Error::new(Kind::Unexpected, "the broker did not answer for the topic")),
