@@ -201,7 +201,8 @@ impl QueueSpec {
         self
     }
 
-    /// Deaths of consumers that held a message before it is dead-lettered. At least 1.
+    /// Deaths of consumers that held a message before it is dead-lettered. At least 1. Where the broker does not count
+    /// them, a client knows the number if it has declared the queue; others count to 100.
     #[must_use]
     pub fn with_max_deaths(mut self, deaths: u32) -> Self {
         self.max_deaths = deaths;

@@ -42,7 +42,7 @@ pub(crate) fn capabilities() -> Capabilities {
     can.sharing = Sharing::PerPartition;
     can.order = Order::Key;
     can.atomicity = Atomicity::SendsWithAcks;
-    can.comparable = &["parallelism", "partitions", "replication", "retention", "ttl"];
+    can.comparable = &["dead_letter_expired", "parallelism", "partitions", "replication", "retention", "ttl"];
     can.limits = limits();
     can
 }

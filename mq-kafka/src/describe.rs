@@ -25,6 +25,9 @@ pub(crate) async fn answer(link: &Arc<Link>, query: &Query) -> Result<Described>
             let creation = topology::kept(&link, &queue).await?.creation;
             blocking(move || depth(&link, &queue, creation)).await
         }
+        Query::KeepsExpired(queue) => {
+            Ok(Described::KeepsExpired(topology::kept(&link, &queue).await?.keeps_expired))
+        }
         Query::Partitions(topic) => blocking(move || ranges(&link, &topic)).await,
         Query::Lag { topic, group } => {
             let creation = topology::kept(&link, &topic).await?.creation;

@@ -23,6 +23,8 @@ const SEEN: Duration = Duration::from_secs(5);
 const MARK: &str = "min.compaction.lag.ms";
 const QUEUE_MARK: i64 = 1;
 const TOPIC_MARK: i64 = 2;
+/// A queue that dead-letters what expires in it.
+const KEEPING_MARK: i64 = 3;
 /// ... which of the topics that had its name it is, by a random number that is set when it is made...
 const CREATION: &str = "delete.retention.ms";
 /// Creation ids are above this: anything a person would set says nothing.
@@ -60,6 +62,7 @@ pub(crate) struct Plan {
     pub(crate) copies: u32,
     retention: String,
     ttl: Option<Duration>,
+    keeps_expired: bool,
 }
 
 impl Plan {
@@ -70,7 +73,7 @@ impl Plan {
             ));
         }
         let plan = Self::new(link, Sort::Queue, &spec.name, spec.parallelism, None, None);
-        Ok(Self { ttl: spec.ttl, ..plan })
+        Ok(Self { ttl: spec.ttl, keeps_expired: spec.dead_letter_expired, ..plan })
     }
 
     /// One of mq's own queues.
@@ -93,14 +96,15 @@ impl Plan {
         let brokers = u32::try_from(link.brokers).unwrap_or(u32::MAX);
         let copies = replication.or(link.config.replication).unwrap_or_else(|| brokers.min(3));
         let retention = retention.map_or_else(|| "-1".to_owned(), |kept| kept.as_millis().to_string());
-        Self { sort, name: name.to_owned(), partitions, replication, copies, retention, ttl: None }
+        let (name, ttl, keeps_expired) = (name.to_owned(), None, false);
+        Self { sort, name, partitions, replication, copies, retention, ttl, keeps_expired }
     }
 
     /// The TTL as it is kept: at least 1 ms, or for ever.
     fn kept_ttl(&self) -> String {
         let millis = self.ttl.map_or(FOR_EVER, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(FOR_EVER));
         // The broker wants it to be no less than the marker beside it.
-        millis.max(TOPIC_MARK).to_string()
+        millis.max(TOPIC_MARK).max(self.mark()).to_string()
     }
 
     /// The native settings.
@@ -117,7 +121,11 @@ impl Plan {
     }
 
     const fn mark(&self) -> i64 {
-        if matches!(self.sort, Sort::Queue) { QUEUE_MARK } else { TOPIC_MARK }
+        match (self.sort, self.keeps_expired) {
+            (Sort::Queue, true) => KEEPING_MARK,
+            (Sort::Queue, false) => QUEUE_MARK,
+            _ => TOPIC_MARK,
+        }
     }
 }
 
@@ -244,6 +252,14 @@ async fn compare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
     let mark = is(MARK, plan.mark().to_string());
     // A topic that mq did not make can be used as either.
     let sort = if mark.0 == "0" { (mark.1.clone(), mark.1) } else { mark };
+    let is_queue = |mark: &str| [QUEUE_MARK, KEEPING_MARK].iter().any(|m| m.to_string() == mark);
+    // A queue in either way: then it is not the sort that differs.
+    let (sort, keeps) = if is_queue(&sort.0) && is_queue(&sort.1) {
+        let keeps = |mark: &str| (mark == KEEPING_MARK.to_string()).to_string();
+        ((String::new(), String::new()), (keeps(&sort.0), keeps(&sort.1)))
+    } else {
+        (sort, (String::new(), String::new()))
+    };
     let (ttl_is, ttl_wanted) = is(TTL, plan.kept_ttl());
     let ttl_is =
         if ttl_is == FOR_EVER.to_string() && plan.sort == Sort::Topic { ttl_wanted.clone() } else { ttl_is };
@@ -253,6 +269,7 @@ async fn compare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
         ("replication", copies.clone(), plan.replication.map_or(copies, |r| r.to_string())),
         ("retention", is("retention.ms", plan.retention.clone()).0, plan.retention.clone()),
         ("ttl", ttl_is, ttl_wanted),
+        ("dead_letter_expired", keeps.0, keeps.1),
     ];
     match differs.into_iter().find(|(_, is, wanted)| is != wanted) {
         None => Ok(Applied::Unchanged),
@@ -292,6 +309,8 @@ async fn settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, Strin
 pub(crate) struct Kept {
     /// Expiry of a queue's messages that bring none.
     pub(crate) ttl: Option<Duration>,
+    /// A queue dead-letters what expires in it.
+    pub(crate) keeps_expired: bool,
     /// Tells the topic from others that had its name; 0 if it was made by others than mq.
     pub(crate) creation: u64,
 }
@@ -301,9 +320,11 @@ pub(crate) async fn kept(link: &Arc<Link>, topic: &str) -> Result<Kept> {
     let kept = settings(link, topic).await?;
     let number = |name: &str| kept.get(name).and_then(|value| value.parse::<i64>().ok());
     let creation = number(CREATION).filter(|id| *id > NO_CREATION).unwrap_or(0).cast_unsigned();
-    let ttl = number(TTL).filter(|ttl| number(MARK) == Some(QUEUE_MARK) && *ttl != FOR_EVER);
+    let mark = number(MARK);
+    let keeps_expired = mark == Some(KEEPING_MARK);
+    let ttl = number(TTL).filter(|ttl| (keeps_expired || mark == Some(QUEUE_MARK)) && *ttl != FOR_EVER);
     let ttl = ttl.and_then(|ttl| u64::try_from(ttl).ok()).map(Duration::from_millis);
-    Ok(Kept { ttl, creation })
+    Ok(Kept { ttl, keeps_expired, creation })
 }
 
 /// Deletes a topic; the broker forgets the groups' offsets of it at once.

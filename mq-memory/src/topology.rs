@@ -127,6 +127,9 @@ impl MemoryConnection {
         match query {
             Query::Exists(sort, name) => Ok(Described::Exists(self.exists(*sort, name))),
             Query::Depth(name) => Ok(Described::Depth(self.broker.queue(name, self.link.id)?.depth())),
+            Query::KeepsExpired(name) => {
+                Ok(Described::KeepsExpired(self.broker.queue(name, self.link.id)?.spec.dead_letter_expired))
+            }
             Query::Partitions(name) => Ok(Described::Partitions(self.topic(name)?.ranges(&self.broker)?)),
             Query::Lag { topic, group } => Ok(Described::Lag(self.topic(topic)?.lag(&self.broker, group)?)),
             other => Err(Error::unsupported(format!("memory cannot answer this: {other:?}"))),

@@ -79,6 +79,7 @@ pub(crate) fn describe(version: Version, config: &RabbitConfig) -> ConnectionInf
         "max_deaths",
         "exclusive",
         "ttl",
+        "dead_letter_expired",
         "partitions",
         "retention",
         "kind",

@@ -22,6 +22,8 @@ pub(crate) struct Note {
     pub(crate) ttl: Option<Duration>,
     /// A full queue makes its senders wait.
     pub(crate) push_back: bool,
+    /// What expires goes to the dead-letter queue.
+    pub(crate) keeps_expired: bool,
     /// Partitions of a topic.
     pub(crate) partitions: Option<u32>,
     /// When the topic was made: offsets stored for a namesake before it mean nothing.
@@ -40,7 +42,7 @@ impl Note {
     /// The note of a queue.
     pub(crate) fn of(spec: &QueueSpec) -> Self {
         let push_back = matches!(spec.bound, Some(Bound { overflow: Overflow::PushBack, .. }));
-        Self { ttl: spec.ttl, push_back, ..Self::default() }
+        Self { ttl: spec.ttl, push_back, keeps_expired: spec.dead_letter_expired, ..Self::default() }
     }
 
     /// The note of a topic.
@@ -70,6 +72,9 @@ impl Note {
         if self.push_back {
             parts.push("push-back".to_owned());
         }
+        if self.keeps_expired {
+            parts.push("keep-expired".to_owned());
+        }
         if let Some(partitions) = self.partitions {
             parts.push(format!("partitions={partitions}"));
         }
@@ -87,6 +92,7 @@ impl Note {
                 Some(("partitions", count)) => note.partitions = Some(count.parse().ok()?),
                 Some(("born", millis)) => note.born = Some(millis.parse().ok()?),
                 _ if part == "push-back" => note.push_back = true,
+                _ if part == "keep-expired" => note.keeps_expired = true,
                 // Of a later version.
                 _ => {}
             }
@@ -169,6 +175,8 @@ fn present(conflict: &Error) -> Option<Note> {
 fn conflict(object: &str, present: Note, wanted: Note) -> Error {
     let property = if present.ttl != wanted.ttl {
         "ttl"
+    } else if present.keeps_expired != wanted.keeps_expired {
+        "dead_letter_expired"
     } else if present.partitions != wanted.partitions {
         "partitions"
     } else {
@@ -190,6 +198,7 @@ mod tests {
         let notes = [
             Note { ttl: Some(Duration::from_millis(5)), push_back: true, ..Note::default() },
             Note { push_back: true, ..Note::default() },
+            Note { keeps_expired: true, ..Note::default() },
             Note::of_topic(12, 1_700_000_000_000),
         ];
         for note in notes {

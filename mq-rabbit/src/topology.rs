@@ -49,6 +49,9 @@ pub(crate) async fn describe(admin: &Admin, query: &Query) -> Result<Described> 
     match query {
         Query::Exists(Sort::Queue, name) => Ok(Described::Exists(find_queue(admin, name).await?.is_some())),
         Query::Exists(Sort::Exchange, name) => Ok(Described::Exists(exchange_exists(admin, name).await?)),
+        Query::KeepsExpired(queue) => {
+            Ok(Described::KeepsExpired(Note::read(admin, queue).await?.keeps_expired))
+        }
         Query::Depth(queue) => {
             let found = count_queue(admin, queue).await?.ok_or_else(|| Error::not_found("queue", queue))?;
             // AMQP tells neither what is in flight nor what waits in the delay levels for this queue.

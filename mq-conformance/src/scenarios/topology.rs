@@ -74,7 +74,13 @@ async fn a_conflicting_queue_is_named(cx: Ctx) -> Outcome {
     let again = |spec| Topology::new().queue(spec);
     if cx.can(mq_core::Ability::BoundedQueues) {
         let spec = QueueSpec::new("q").max_messages(5, mq_core::Overflow::Refuse);
-        conflict(&cx, "bound", "queue", again(spec)).await?;
+        conflict(&cx, "max_messages", "queue", again(spec)).await?;
+    }
+    if cx.can(mq_core::Ability::Ttl) {
+        let spec = QueueSpec::new("q").dead_letter_expired();
+        conflict(&cx, "dead_letter_expired", "queue", again(spec)).await?;
+        let spec = QueueSpec::new("q").with_ttl(std::time::Duration::from_secs(60));
+        conflict(&cx, "ttl", "queue", again(spec)).await?;
     }
     if cx.can(mq_core::Ability::Priority) {
         conflict(&cx, "priority", "queue", again(QueueSpec::new("q").with_priority())).await?;

@@ -15,6 +15,7 @@ scenarios! {
     a_message_in_time_is_delivered [Queues, Ttl];
     expiry_is_by_message_not_by_queue_head [Queues, Ttl];
     an_expired_message_is_dead_lettered_where_asked [Queues, Ttl, Retry];
+    another_client_dead_letters_what_expired [Queues, Ttl, Retry];
     a_queues_ttl_counts_for_messages_without_one [Queues, Ttl];
     ttl_runs_from_the_due_time [Queues, Ttl, Delay];
     ttl_of_a_transactions_message_runs_from_the_due_time [Queues, Ttl, Delay, Transactions];
@@ -70,6 +71,27 @@ async fn an_expired_message_is_dead_lettered_where_asked(cx: Ctx) -> Outcome {
     check_eq!(letter.trail().and_then(|t| t.reason), Some(DeathReason::Expired), "its reason");
     letter.ack()?;
     Ok(())
+}
+
+/// Who only consumes has not been told what the queue does with what expires, and must find out.
+async fn another_client_dead_letters_what_expired(cx: Ctx) -> Outcome {
+    let queue = cx.declare_queue(QueueSpec::new("q").dead_letter_expired()).await?;
+    let plain = cx.declare_queue(QueueSpec::new("plain")).await?;
+    let ttl = cx.patience.tick;
+    for queue in [&queue, &plain] {
+        queue.send(Message::text("old").with_ttl(ttl)).await?;
+    }
+    sleep(ttl * 2).await;
+    let other = cx.second().await?;
+    let mut plainly = other.queue("plain").consumer().open().await?;
+    let mut consumer = other.queue("q").consumer().open().await?;
+    let mut dead = queue.dead_letters().consumer().open().await?;
+    cx.nothing(&mut plainly).await?;
+    cx.nothing(&mut consumer).await?;
+    let letter = cx.next(&mut dead).await?;
+    check_eq!(text(&letter), "old", "the dead letter");
+    letter.ack()?;
+    cx.nothing(&mut plain.dead_letters().consumer().open().await?).await
 }
 
 async fn a_queues_ttl_counts_for_messages_without_one(cx: Ctx) -> Outcome {

@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::deadline::Budget;
 use crate::declared::OpenGroup;
 use crate::driver::erased::{DynConnection, DynConsumer};
-use crate::driver::{ConsumerOptions, Control, Mode, Sort, Start, Target};
+use crate::driver::{ConsumerOptions, Control, Described, Mode, Query, Sort, Start, Target};
 use crate::error::{Error, Kind, Result};
 use crate::limits::DLQ_SUFFIX;
 
@@ -29,6 +29,8 @@ pub(crate) struct ConsumerCore {
     pub(super) places: Option<Places>,
     /// Keeps a queue from being declared that would have its dead letters among those of this group.
     group: OnceLock<OpenGroup>,
+    /// What the backend said of a queue that this client has not declared.
+    keeps_expired: OnceLock<bool>,
 }
 
 impl ConsumerCore {
@@ -43,6 +45,7 @@ impl ConsumerCore {
             paused: AtomicBool::new(false),
             places,
             group: OnceLock::new(),
+            keeps_expired: OnceLock::new(),
         }
     }
 
@@ -59,10 +62,20 @@ impl ConsumerCore {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// True if this client knows that the queue keeps what has expired.
-    pub(super) fn dead_letters_expired(&self) -> bool {
-        self.settles()
-            && self.client.inner.queue_spec(&self.options.source.name).is_some_and(|q| q.dead_letter_expired)
+    /// True if what has expired goes to the dead-letter queue: as this client has declared it, or as another one has.
+    pub(super) async fn dead_letters_expired(&self) -> Result<bool> {
+        let (inner, source) = (&self.client.inner, &self.options.source);
+        if !self.settles() || source.sort != Sort::Queue {
+            return Ok(false);
+        }
+        if let Some(keeps) = inner.queue_spec(&source.name).map(|q| q.dead_letter_expired) {
+            return Ok(keeps);
+        }
+        if let Some(keeps) = self.keeps_expired.get() {
+            return Ok(*keeps);
+        }
+        let told = inner.describe(Query::KeepsExpired(source.name.clone())).await?;
+        Ok(*self.keeps_expired.get_or_init(|| told == Described::KeepsExpired(true)))
     }
 
     /// True if deliveries of this consumer are settled with the broker: a browse and a broadcast only look.

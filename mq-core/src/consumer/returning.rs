@@ -61,10 +61,15 @@ impl Delivery {
         let core = &held.session.core;
         let expired = reason == DeathReason::Expired;
         let of_queue = matches!(core.options.mode, Mode::Shared | Mode::Exclusive);
+        let keeps = !expired || of_queue && !core.client.inner.info.core.expiry;
+        let keeps = if keeps { Ok(true) } else { core.dead_letters_expired().await };
         let outcome = if expired && of_queue && !core.client.inner.info.core.expiry {
             // The broker knows what its queue does with what has expired.
             self.requeue().await
-        } else if expired && !core.dead_letters_expired() {
+        } else if let Err(error) = keeps {
+            // Dropped it would be gone for good.
+            Err(Unsettled { error, delivery: Box::new(self) })
+        } else if !matches!(keeps, Ok(true)) {
             tracing::debug!(id = ?self.message.id(), "an expired message is dropped");
             self.ack()
         } else {

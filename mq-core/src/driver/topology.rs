@@ -145,6 +145,9 @@ pub enum Query {
         /// The group.
         group: String,
     },
+    /// Does a queue dead-letter what expires in it? Asked only of a backend that leaves expiry to the core, where this
+    /// client has not declared the queue.
+    KeepsExpired(String),
 }
 
 /// The answer to a [`Query`], variant by variant.
@@ -159,6 +162,8 @@ pub enum Described {
     Partitions(Vec<PartitionRange>),
     /// Messages not yet acknowledged by a group, by partition.
     Lag(Vec<(u32, Count)>),
+    /// It dead-letters what expires in it, or drops it.
+    KeepsExpired(bool),
 }
 
 /// How many messages a queue holds.
