@@ -17,6 +17,8 @@ scenarios! {
     it_stores_no_offset [Topics, Broadcast];
     it_does_not_disturb_groups [Topics, Broadcast];
     it_resumes_after_a_cut [Topics, Broadcast] Disconnect;
+    a_seek_outlives_a_cut [Topics, Broadcast, Seek] Disconnect;
+    a_seek_to_the_end_outlives_a_cut [Topics, Broadcast, Seek] Disconnect;
     a_failure_makes_no_copy [Topics, Broadcast, Retry];
     a_browse_ends_where_the_topic_ended [Topics, Browse];
 }
@@ -94,6 +96,47 @@ async fn it_resumes_after_a_cut(cx: Ctx) -> Outcome {
     .await?;
     let got = cx.all(&mut consumer, 1).await?;
     check_eq!(got.contains(&"probe".to_owned()), true, "what came after the cut: {got:?}");
+    Ok(())
+}
+
+/// Also where nothing was read between the two, and where one of several partitions was.
+async fn a_seek_outlives_a_cut(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 3).await?;
+    for n in 0..12 {
+        topic.send(Message::text(n.to_string()).with_key(n.to_string())).await?;
+    }
+    let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
+    check_eq!(cx.all(&mut consumer, 12).await?.len(), 12, "the first time");
+    for read in 0..2 {
+        consumer.seek(Start::Earliest, &[]).await?;
+        let mut again = cx.read(&mut consumer, read).await?;
+        cx.disconnect().await?;
+        cx.rest(&mut consumer, &mut again, 12).await?;
+    }
+    Ok(())
+}
+
+/// What is sent while the consumer is away comes after the place it sought.
+async fn a_seek_to_the_end_outlives_a_cut(cx: Ctx) -> Outcome {
+    let topic = cx.topic("t", 1).await?;
+    topic.send("before").await?;
+    for beyond in [Start::Latest, Start::Offset(1_000_000)] {
+        let mut consumer = topic.broadcast().start(Start::Earliest).open().await?;
+        consumer.seek(beyond, &[]).await?;
+        cx.disconnect().await?;
+        cx.eventually("a send after the cut", || {
+            let topic = topic.clone();
+            async move { Ok(topic.send("after").await.is_ok()) }
+        })
+        .await?;
+        let got = cx.all(&mut consumer, 1).await?;
+        check_eq!(
+            (got.len() >= 1, got.contains(&"before".to_owned())),
+            (true, false),
+            "after {beyond:?}: {got:?}"
+        );
+        consumer.close().await?;
+    }
     Ok(())
 }
 

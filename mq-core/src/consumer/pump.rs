@@ -6,10 +6,11 @@ use std::sync::Mutex;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::places::Sought;
 use super::session::Session;
 use crate::client::lock;
 use crate::deadline::within;
-use crate::driver::{Control, Incoming, Start};
+use crate::driver::{Control, Described, Incoming, Query, Start};
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
@@ -110,14 +111,32 @@ impl Session {
     pub(super) async fn seek(&self, to: Start, partitions: &[u32]) -> Result<()> {
         let control = Control::Seek(to, partitions.to_vec());
         let Some(pump) = &self.pump else {
+            let sought = self.sought(to, partitions).await?;
             self.driver.control(control).await?;
             self.fence.raise(partitions);
+            if let (Some(places), Some(sought)) = (&self.core.places, sought) {
+                places.sought(sought);
+            }
             return Ok(());
         };
         let (done, outcome) = oneshot::channel();
         let gone = || Error::disconnected("the consumer ended before it could seek");
         pump.seeks.send((control, partitions.to_vec(), done)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
+    }
+
+    /// Where a broadcast goes on that seeks this place, should its connection be lost before it reads on.
+    async fn sought(&self, to: Start, partitions: &[u32]) -> Result<Option<Sought>> {
+        if self.core.places.is_none() {
+            return Ok(None);
+        }
+        let inner = &self.core.client.inner;
+        if !Sought::moves(to, inner.clock.now()) {
+            return Ok(Some(Sought::at_start(to, partitions)));
+        }
+        let query = Query::Partitions(self.core.options.source.name.clone());
+        let Described::Partitions(ranges) = inner.base.describe(query).await? else { return Ok(None) };
+        Ok(Some(Sought::at_offsets(to, partitions, &ranges)))
     }
 
     async fn seek_now(&self, pump: &Pump, (control, partitions, done): Seek) {
