@@ -135,6 +135,9 @@ impl ConsumerBuilder {
         let declared = inner.queue_spec(&self.options.source.name);
         if let Some(spec) = &declared {
             self.options.max_deaths = spec.max_deaths;
+        } else if inner.base.keeps_letters(&self.options.source.name) {
+            // As it is declared, by whomever: looking at a letter is no reason to move it on.
+            self.options.max_deaths = u32::MAX;
         }
         let retry = self.retry.or(declared.and_then(|s| s.retry)).unwrap_or_default();
         retry.check()?;

@@ -17,6 +17,7 @@ use crate::driver::erased::DynConnection;
 use crate::driver::{Applied, Change, ConnectionInfo, Described, Query, Receipt, Sort, Target};
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
+use crate::limits::DLQ_SUFFIX;
 use crate::link::Link;
 use crate::message::Message;
 use crate::options::ClientOptions;
@@ -67,6 +68,12 @@ impl Base {
     /// The full name of one of mq's own objects.
     pub(crate) fn own(&self, name: &str) -> String {
         objects::own(&self.options.prefix, name)
+    }
+
+    /// True for the queues in which messages are put aside: they stay, whatever becomes of who looks at them.
+    pub(crate) fn keeps_letters(&self, full: &str) -> bool {
+        let own = [objects::UNDELIVERED, objects::PARKED];
+        full.ends_with(DLQ_SUFFIX) || own.iter().any(|name| full == self.own(name))
     }
 
     /// The name as the application knows it.
