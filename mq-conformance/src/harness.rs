@@ -120,6 +120,8 @@ pub struct Setup {
     /// How to stall, and how to go on.
     pub(crate) stall: Option<(Hook, Hook)>,
     pub(crate) sweep: Option<Sweep>,
+    /// The URL that leads there.
+    pub(crate) address: Option<(Registry, String)>,
 }
 
 impl Setup {
@@ -136,6 +138,7 @@ impl Setup {
             disconnect: None,
             stall: None,
             sweep: None,
+            address: None,
         }
     }
 
@@ -143,10 +146,19 @@ impl Setup {
     #[must_use]
     pub fn url(registry: Registry, url: impl Into<String>) -> Self {
         let url = url.into();
-        Self::new(move |options| {
+        let address = (registry.clone(), url.clone());
+        let setup = Self::new(move |options| {
             let (registry, url) = (registry.clone(), url.clone());
             async move { registry.connect_with(&url, options).await }
-        })
+        });
+        Self { address: Some(address), ..setup }
+    }
+
+    /// A URL of this backend, for a setup that connects in another way: scenarios spoil it, and see it refused.
+    #[must_use]
+    pub fn with_url(mut self, registry: Registry, url: impl Into<String>) -> Self {
+        self.address = Some((registry, url.into()));
+        self
     }
 
     /// How to kill the broker and start it again with what it had stored. Returns when it takes connections.

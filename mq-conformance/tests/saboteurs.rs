@@ -22,7 +22,8 @@ fn harness(fault: Option<Fault>) -> Harness {
         let faults = connector.switchboard();
         // Each client has its own saboteur: its counts are its own.
         let setup = Setup::new(move |options| {
-            let bad = Saboteur::new(connector.clone(), fault);
+            let connector = connector.clone().in_namespace(options.prefix());
+            let bad = Saboteur::new(connector, fault);
             Client::connect(bad, options)
         });
         Ok(with_kills(setup, faults, Duration::from_millis(300)))

@@ -24,12 +24,12 @@ pub enum ClientEvent {
     Blocked(String),
     /// The broker takes sends again.
     Unblocked,
-    /// A message that was due could not be delivered and lies in `mq.undelivered`.
+    /// A message that was due could not be delivered and lies in `mq.undelivered`; the text says why.
     Undelivered(MessageId, String),
     /// Background work of this client, such as moving delayed messages on, cannot go on, for this reason: nothing is
     /// lost, but what it is to do waits until the reason is gone or another client does it. Told once.
     Hindered(Error),
-    /// A half message got no verdict after the last check and was put aside.
+    /// A half message got no verdict after the last check and lies in `mq.parked`.
     Parked(MessageId),
     /// Verdicts of one half message contradicted each other; the first one counts.
     Contradiction(MessageId),

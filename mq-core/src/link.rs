@@ -222,8 +222,9 @@ async fn watch_events(connection: &dyn DynConnection, events: &Hub) -> Error {
             Event::Restored => events.emit(ClientEvent::Connected(0)),
             Event::Blocked(reason) => events.emit(ClientEvent::Blocked(reason)),
             Event::Unblocked => events.emit(ClientEvent::Unblocked),
-            Event::Undelivered(id, target) => events.emit(ClientEvent::Undelivered(id, target)),
             Event::Hindered(error) => events.emit(ClientEvent::Hindered(error)),
+            Event::Undelivered(id, why) => events.emit(ClientEvent::Undelivered(id, why)),
+            Event::Parked(id) => events.emit(ClientEvent::Parked(id)),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The broker: what all connections share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use mq_core::driver::{ConnectionInfo, Event, Sort, Target};
+use mq_core::protocol::objects::{self, UNDELIVERED};
 use mq_core::{Ability, Clock, DeathReason, Error, Kind, Message, QueueSpec, Result};
 
 use crate::config::Settings;
@@ -17,9 +18,6 @@ use crate::queue::{Entry, Queue};
 use crate::scheduled::Scheduled;
 use crate::sync::Mutex;
 use crate::timer::Timer;
-
-/// The durable queue for what was due and could not be delivered.
-pub(crate) const UNDELIVERED: &str = "mq.undelivered";
 
 /// A number that nothing else in the process has.
 pub(crate) fn next_id() -> u64 {
@@ -40,6 +38,8 @@ pub(crate) struct Broker {
     /// Delayed publishes.
     pub(crate) scheduled: Arc<Scheduled>,
     links: Mutex<BTreeMap<u64, Weak<Link>>>,
+    /// The prefixes of the clients that have come.
+    namespaces: Mutex<BTreeSet<String>>,
 }
 
 impl Broker {
@@ -54,6 +54,7 @@ impl Broker {
             half_logs: Logs::default(),
             scheduled: Scheduled::new(),
             links: Mutex::new(BTreeMap::new()),
+            namespaces: Mutex::new(BTreeSet::new()),
             settings,
         })
     }
@@ -96,6 +97,19 @@ impl Broker {
     /// All live connections.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         self.links.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Clients with this prefix come.
+    pub(crate) fn add_namespace(&self, prefix: &str) {
+        self.namespaces.lock().insert(prefix.to_owned());
+    }
+
+    /// The prefix of the namespace that an object belongs to, and the object's name in there: the longest prefix that
+    /// fits counts.
+    fn namespace<'a>(&self, name: &'a str) -> (&'a str, &'a str) {
+        let namespaces = self.namespaces.lock();
+        let fits = namespaces.iter().filter(|prefix| name.starts_with(prefix.as_str()));
+        name.split_at(fits.map(String::len).max().unwrap_or(0))
     }
 
     /// A connection has ended: what it owned goes away.
@@ -179,23 +193,31 @@ impl Broker {
             return;
         }
         let freed = Queue::weigh(&entries);
-        let name = format!("{}{}", queue.name, mq_core::limits::DLQ_SUFFIX);
+        let name = objects::dlq(&queue.name);
         for entry in entries {
-            let mut message = entry.message;
-            message.trail_mut().bury(reason, &queue.name, None);
-            message.set_expires(None);
-            message.clear_due();
-            self.put_aside(&name, message);
+            self.put_aside(&name, entry.message, reason, &queue.name, None);
         }
         self.pool.give_back(freed);
     }
 
-    /// Stores in a queue of this name, which is made if it is missing. If the name is a topic's, or the queue is
-    /// deleted over and over, `mq.undelivered` takes the message.
-    pub(crate) fn put_aside(self: &Arc<Self>, name: &str, message: Message) {
-        let mut message = message;
-        for name in [name, name, UNDELIVERED] {
-            let Ok(queue) = self.names.queue_or_new(QueueSpec::new(name)) else { continue };
+    /// Stores what `source` has no use for in a queue of this name, which is made if it is missing. If the name is a
+    /// topic's, or the queue is deleted over and over, `mq.undelivered` takes the message.
+    fn put_aside(
+        self: &Arc<Self>,
+        name: &str,
+        mut message: Message,
+        reason: DeathReason,
+        source: &str,
+        why: Option<&str>,
+    ) {
+        let (prefix, source) = self.namespace(source);
+        message.trail_mut().bury(reason, source, why);
+        message.set_expires(None);
+        message.clear_due();
+        for name in [name, name, &objects::own(prefix, UNDELIVERED)] {
+            // As a client would declare it.
+            let spec = QueueSpec::new(name).with_max_deaths(u32::MAX).with_parallelism(1);
+            let Ok(queue) = self.names.queue_or_new(spec) else { continue };
             match queue.store(self, message) {
                 Ok(()) => return,
                 Err(refused) => message = refused.1,
@@ -204,12 +226,23 @@ impl Broker {
         tracing::error!(id = ?message.id(), "a message is lost: the queue mq.undelivered was deleted under it");
     }
 
-    /// A message that is due has nowhere to go: it is put aside, and everybody who listens is told.
-    pub(crate) fn undelivered(self: &Arc<Self>, message: Message, why: &str) {
-        let id = message.stamped_id().clone();
-        self.put_aside(UNDELIVERED, message);
+    /// A message for `target` that is due has nowhere to go: it is put aside, and everybody who listens is told.
+    pub(crate) fn undelivered(self: &Arc<Self>, message: Message, target: &str, why: &str) {
+        let event = Event::Undelivered(message.stamped_id().clone(), why.to_owned());
+        self.report_aside(UNDELIVERED, message, target, why, &event);
+    }
+
+    /// A half message for `target` got no verdict: it is put aside, and everybody who listens is told.
+    pub(crate) fn parked(self: &Arc<Self>, message: Message, target: &str, why: &str) {
+        let event = Event::Parked(message.stamped_id().clone());
+        self.report_aside(objects::PARKED, message, target, why, &event);
+    }
+
+    fn report_aside(self: &Arc<Self>, own: &str, message: Message, target: &str, why: &str, event: &Event) {
+        let name = objects::own(self.namespace(target).0, own);
+        self.put_aside(&name, message, DeathReason::Rejected, target, Some(why));
         for link in self.links() {
-            link.tell(Event::Undelivered(id.clone(), why.to_owned()));
+            link.tell(event.clone());
         }
     }
 

@@ -41,6 +41,15 @@ impl MemoryConnector {
         Ok(Self { broker })
     }
 
+    /// Serves clients with this prefix: what the broker itself puts aside of their queues, topics and exchanges goes to
+    /// `<prefix>mq.undelivered` and `<prefix>mq.parked`, and is said to come from a name without the prefix. A client
+    /// with a prefix needs it; a URL brings it by itself. Of a name that several prefixes fit, the longest counts.
+    #[must_use]
+    pub fn in_namespace(self, prefix: &str) -> Self {
+        self.broker.add_namespace(prefix);
+        self
+    }
+
     /// The switchboard of its broker: faults on demand, for tests.
     #[must_use]
     pub fn switchboard(&self) -> Switchboard {

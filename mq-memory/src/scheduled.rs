@@ -108,25 +108,22 @@ impl Timed for Scheduled {
 }
 
 /// Stores a message that is due. Copies that the broker makes are not subject to bounds.
-fn send_on(broker: &Arc<Broker>, way: &Way, mut message: Message) {
+fn send_on(broker: &Arc<Broker>, way: &Way, message: Message) {
     match way {
         Way::Queue(name) => {
             if let Err(error) = broker.store(&Target::queue(&**name), message.clone()) {
-                message.clear_due();
-                broker.undelivered(message, &error.to_string());
+                broker.undelivered(message, name, &error.to_string());
             }
         }
         Way::Exchange(name, key) => {
             let Some(exchange) = broker.names.exchange(name) else {
-                message.clear_due();
-                broker.undelivered(message, &format!("exchange `{name}` does not exist any more"));
+                broker.undelivered(message, name, &format!("exchange `{name}` does not exist any more"));
                 return;
             };
             let queues = exchange.route(broker, key, &message);
             let stored = queues.iter().filter(|q| q.store(broker, message.clone()).is_ok()).count();
             if stored == 0 {
-                message.clear_due();
-                broker.undelivered(message, &format!("it matches no queue of exchange `{name}`"));
+                broker.undelivered(message, name, &format!("it matches no queue of exchange `{name}`"));
             }
         }
     }

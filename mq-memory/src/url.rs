@@ -9,7 +9,9 @@ use crate::connector::MemoryConnector;
 /// The memory broker, for a [`Registry`](mq_core::Registry).
 #[must_use]
 pub fn backend() -> Backend {
-    Backend::new(&["memory"], |url, _| MemoryConnector::new(&MemoryConfig::from_url(url)?))
+    Backend::new(&["memory"], |url, options| {
+        Ok(MemoryConnector::new(&MemoryConfig::from_url(url)?)?.in_namespace(options.prefix()))
+    })
 }
 
 impl MemoryConfig {

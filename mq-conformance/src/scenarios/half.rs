@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mq_core::driver::{Check, Decided, Target, Verdict};
-use mq_core::{Checker, Client, ClientEvent, Error, HalfProducer, Kind, Message};
+use mq_core::{Checker, Client, ClientEvent, DeathReason, Error, HalfProducer, Kind, Message};
 use tokio::time::timeout;
 
-use crate::context::Ctx;
+use crate::context::{Ctx, text};
 use crate::outcome::{Outcome, check, check_eq, check_kind};
 use crate::scenario::scenarios;
 
@@ -199,10 +199,7 @@ async fn after_the_last_check_it_is_parked_and_reported(cx: Ctx) -> Outcome {
     let id = half.prepare("q", "nobody knows").await?;
     let parked = async {
         while let Some(event) = events.next().await {
-            // A broker that parks by itself says so as for anything else that it put aside.
-            if let ClientEvent::Parked(p) | ClientEvent::Undelivered(p, _) = &event
-                && *p == id.0
-            {
+            if matches!(&event, ClientEvent::Parked(p) if *p == id.0) {
                 return true;
             }
         }
@@ -212,7 +209,16 @@ async fn after_the_last_check_it_is_parked_and_reported(cx: Ctx) -> Outcome {
     check!(told, "a half message without a verdict was not reported after {} questions", answer.asked());
     check!(answer.asked() <= 3, "the checker was asked {} times with at most 2 checks", answer.asked());
     let mut consumer = queue.consumer().open().await?;
-    cx.nothing(&mut consumer).await
+    cx.nothing(&mut consumer).await?;
+    let mut aside = cx.client.queue("mq.parked").consumer().open().await?;
+    let parked = cx.next(&mut aside).await?;
+    let trail = parked.trail().cloned().unwrap_or_default();
+    check_eq!(text(&parked), "nobody knows", "what is parked");
+    check_eq!(trail.source.as_deref(), Some("q"), "where it would have gone");
+    check_eq!(trail.reason, Some(DeathReason::Rejected), "the reason");
+    check!(trail.error.is_some(), "the trail does not say why");
+    parked.ack()?;
+    Ok(())
 }
 
 async fn a_half_message_survives_a_restart(cx: Ctx) -> Outcome {

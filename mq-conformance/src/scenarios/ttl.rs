@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::{DeathReason, Message, QueueSpec, Received};
+use mq_core::{DeathReason, Message, QueueSpec, Received, Replay};
 use tokio::time::sleep;
 
 use crate::context::{Ctx, text};
@@ -16,6 +16,7 @@ scenarios! {
     expiry_is_by_message_not_by_queue_head [Queues, Ttl];
     an_expired_message_is_dead_lettered_where_asked [Queues, Ttl, Retry];
     another_client_dead_letters_what_expired [Queues, Ttl, Retry];
+    an_expired_letter_can_be_replayed [Queues, Ttl, Retry];
     a_queues_ttl_counts_for_messages_without_one [Queues, Ttl];
     ttl_runs_from_the_due_time [Queues, Ttl, Delay];
     ttl_of_a_transactions_message_runs_from_the_due_time [Queues, Ttl, Delay, Transactions];
@@ -69,6 +70,7 @@ async fn an_expired_message_is_dead_lettered_where_asked(cx: Ctx) -> Outcome {
     let letter = cx.next(&mut dead).await?;
     check_eq!(text(&letter), "old", "the dead letter");
     check_eq!(letter.trail().and_then(|t| t.reason), Some(DeathReason::Expired), "its reason");
+    check_eq!(letter.trail().and_then(|t| t.source.as_deref()), Some("q"), "its source");
     letter.ack()?;
     Ok(())
 }
@@ -92,6 +94,22 @@ async fn another_client_dead_letters_what_expired(cx: Ctx) -> Outcome {
     check_eq!(text(&letter), "old", "the dead letter");
     letter.ack()?;
     cx.nothing(&mut plain.dead_letters().consumer().open().await?).await
+}
+
+/// Whoever buried it, the client or the broker.
+async fn an_expired_letter_can_be_replayed(cx: Ctx) -> Outcome {
+    let queue = cx.declare_queue(QueueSpec::new("q").dead_letter_expired()).await?;
+    let ttl = cx.patience.tick;
+    queue.send(Message::text("old").with_ttl(ttl)).await?;
+    sleep(ttl * 2).await;
+    let mut consumer = queue.consumer().open().await?;
+    cx.nothing(&mut consumer).await?;
+    cx.eventually("the letter is replayed", || async {
+        Ok(queue.replay(Replay::default()).await?.replayed == 1)
+    })
+    .await?;
+    check_eq!(cx.read(&mut consumer, 1).await?, ["old"], "what came back, without the expiry it died of");
+    Ok(())
 }
 
 async fn a_queues_ttl_counts_for_messages_without_one(cx: Ctx) -> Outcome {

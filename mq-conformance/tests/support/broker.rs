@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mq_conformance::Setup;
-use mq_core::Client;
+use mq_core::{Client, Registry};
 use mq_memory::{MemoryConfig, MemoryConnector};
 
 use crate::kills::with_kills;
@@ -21,15 +21,18 @@ pub(crate) fn fresh(config: MemoryConfig) -> Result<Setup, String> {
     let connector = MemoryConnector::new(&config.with_name(name)).map_err(|e| e.to_string())?;
     let faults = connector.switchboard();
     let (stall, resume) = (faults.clone(), faults.clone());
-    let setup = Setup::new(move |options| Client::connect(connector.clone(), options)).with_stall(
-        move || {
-            stall.stall();
-            ready(Ok(()))
-        },
-        move || {
-            resume.resume();
-            ready(Ok(()))
-        },
-    );
-    Ok(with_kills(setup, faults, DOWN))
+    let setup =
+        Setup::new(move |options| Client::connect(connector.clone().in_namespace(options.prefix()), options))
+            .with_stall(
+                move || {
+                    stall.stall();
+                    ready(Ok(()))
+                },
+                move || {
+                    resume.resume();
+                    ready(Ok(()))
+                },
+            );
+    let registry = Registry::new().with(mq_memory::backend());
+    Ok(with_kills(setup.with_url(registry, "memory://"), faults, DOWN))
 }

@@ -77,9 +77,10 @@ pub enum Event {
     Blocked(String),
     /// It takes sends again.
     Unblocked,
-    /// A message that was due could not be delivered and was put aside: to `mq.undelivered`, or to `mq.parked` if it
-    /// is a half message on which nobody gave a verdict. The text says why.
+    /// A message that was due could not be delivered and was put aside, to `mq.undelivered`. The text says why.
     Undelivered(MessageId, String),
     /// A piece of background work cannot go on, for this reason: what it is to do waits. Told once.
     Hindered(Error),
+    /// A half message on which nobody gave a verdict was put aside, to `mq.parked`.
+    Parked(MessageId),
 }

@@ -8,7 +8,7 @@ mod state;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 
-use mq_core::driver::{Check, Event};
+use mq_core::driver::Check;
 use mq_core::{Message, Timestamp};
 use tokio::sync::Notify;
 
@@ -22,9 +22,6 @@ pub(crate) use log::Logs;
 pub use log::MemoryHalfLog;
 pub use role::MemoryHalf;
 use state::Halves;
-
-/// The durable queue for half messages that nobody gave a verdict on.
-pub(crate) const PARKED: &str = "mq.parked";
 
 /// All half messages of a broker. They outlive the connections that prepared them.
 #[derive(Debug)]
@@ -108,17 +105,10 @@ impl Timed for Book {
             self.arm(&mut state, broker);
             parked
         };
-        for (id, half) in parked {
-            let why =
-                format!("no verdict on the half message after {} checks; it is in {PARKED}", half.asked);
-            let mut message = half.message;
-            broker.pool().give_back(room(&message));
-            message.set_expires(None);
-            message.clear_due();
-            let trail = message.trail_mut();
-            (trail.source, trail.error) = (Some(half.target.name), Some(why.clone()));
-            broker.put_aside(PARKED, message);
-            broker.links().iter().for_each(|l| l.tell(Event::Undelivered(id.0.clone(), why.clone())));
+        for (_, half) in parked {
+            let why = format!("no verdict after {} checks", half.asked);
+            broker.pool().give_back(room(&half.message));
+            broker.parked(half.message, &half.target.name, &why);
         }
     }
 }

@@ -129,9 +129,8 @@ impl Topic {
         drop(state);
         broker.pool().give_back(freed);
         let why = format!("topic `{}` was deleted before the message was due", self.name);
-        for mut message in delayed {
-            message.clear_due();
-            broker.undelivered(message, &why);
+        for message in delayed {
+            broker.undelivered(message, &self.name, &why);
         }
     }
 

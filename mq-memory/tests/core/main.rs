@@ -3,6 +3,7 @@
 
 mod bulk;
 mod common;
+mod dead;
 mod half;
 mod reconnect;
 mod run;
