@@ -2,7 +2,8 @@
 
 use mq_core::{Backend, Client, ClientOptions, Registry, Result};
 
-/// The backends of the features that are on. A scheme whose feature is off is known: its error names the feature.
+/// The backends of the features that are on. A scheme whose feature is off is known: its error names the feature; that of
+/// RocketMQ, which this version has no backend for, says so.
 /// Add your own with [`Registry::with`].
 #[must_use]
 pub fn registry() -> Registry {
@@ -19,7 +20,7 @@ pub fn registry() -> Registry {
     let registry = registry.with(mq_kafka::backend());
     #[cfg(not(feature = "kafka"))]
     let registry = registry.with(Backend::absent(&["kafka"], "kafka"));
-    registry.with(Backend::absent(&["rocketmq"], "rocketmq"))
+    registry.with(Backend::planned(&["rocketmq"]))
 }
 
 /// Connects to the broker that a URL names, with the defaults.

@@ -33,6 +33,12 @@ impl Backend {
         Self { schemes, make: Some(Arc::new(make)), feature: "" }
     }
 
+    /// A backend that does not exist yet: its schemes are known, and the error says that no feature would help.
+    #[must_use]
+    pub fn planned(schemes: &'static [&'static str]) -> Self {
+        Self { schemes, make: None, feature: "" }
+    }
+
     /// A backend that is not compiled in: its schemes are known, and the error names the feature to switch on.
     #[must_use]
     pub fn absent(schemes: &'static [&'static str], feature: &'static str) -> Self {
@@ -105,17 +111,21 @@ impl Registry {
         let found = self.backends.iter().rev().find(|b| b.schemes.contains(&scheme));
         match found {
             Some(Backend { make: Some(make), .. }) => make(url, options),
+            Some(none) if none.feature.is_empty() => Err(Error::config(format!(
+                "this version of mq-sdk has no backend for `{scheme}://`; compiled in: {}",
+                self.known()
+            ))),
             Some(absent) => Err(Error::config(format!(
                 "`{scheme}://` is not compiled in; switch on the feature `{}` of mq-sdk",
                 absent.feature
             ))),
             None => {
-                let known: Vec<_> = self.schemes().map(|s| format!("{s}://")).collect();
-                Err(Error::config(format!(
-                    "the scheme `{scheme}` is unknown; compiled in: {}",
-                    known.join(", ")
-                )))
+                Err(Error::config(format!("the scheme `{scheme}` is unknown; compiled in: {}", self.known())))
             }
         }
+    }
+
+    fn known(&self) -> String {
+        self.schemes().map(|s| format!("{s}://")).collect::<Vec<_>>().join(", ")
     }
 }

@@ -63,8 +63,10 @@ impl Topology {
         self
     }
 
-    /// Declares nothing: checks that everything is there, for accounts that may not declare. Retry policies and the
-    /// like are remembered all the same.
+    /// Declares nothing, for accounts that may not: checks that every exchange, queue with its dead-letter queue, and
+    /// topic is there. Their properties are not compared, and bindings are not looked at on any backend, for a broker
+    /// of AMQP tells nobody what is bound: a publish through a binding that is missing is `Unroutable` if it is
+    /// mandatory. Retry policies and the like are remembered all the same.
     #[must_use]
     pub fn use_existing(mut self) -> Self {
         self.existing = true;
@@ -245,7 +247,7 @@ impl Client {
             Change::DeclareExchange(spec) => (Sort::Exchange, &spec.name),
             Change::DeclareQueue(spec) => (Sort::Queue, &spec.name),
             Change::DeclareTopic(spec) => (Sort::Topic, &spec.name),
-            // No broker can be asked for a binding by its own protocol.
+            // AMQP has no question for a binding; what one backend alone checked would be found missing on the other.
             _ => return Ok(()),
         };
         match self.inner.describe(Query::Exists(sort, name.clone())).await? {
