@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use mq_core::driver::{Check, Start, Verdict};
-use mq_core::{Checker, Client, ClientOptions, HalfProducer, Message, Replay};
+use mq_core::dedup::{Admission, Claim, Dedup, DedupStore, MemoryDedup};
+use mq_core::driver::{Check, Sort, Start, Verdict};
+use mq_core::{Binding, Checker, Client, ClientOptions, HalfProducer, Kind, Message, MessageId, Replay};
 use mq_core::{QueueSpec, Received, Topology};
 
 use super::world::{Call, FILL, text};
@@ -120,6 +121,47 @@ calls! {
         exchange.publish("k", "p4").await.unwrap();
         w.must("p4");
     }
+    publish_all: w => {
+        let exchange = w.client.exchange("x");
+        let bodies = ["p0", "p1", "p2", "p3"];
+        let sent = w.cut.call(exchange.publish_all(bodies.map(|body| ("k", body)))).await;
+        for (n, body) in bodies.iter().enumerate() {
+            w.sent(body, sent.as_ref().map(|all| all[n].as_ref().map_err(Clone::clone)));
+        }
+        exchange.publish("k", "p4").await.unwrap();
+        w.must("p4");
+    }
+    exchange_ready: w => {
+        drop(w.cut.call(w.client.exchange("x").ready()).await);
+        w.client.exchange("x").publish("k", "p0").await.unwrap();
+        w.must("p0");
+    }
+    bind: w => {
+        let binding = Binding::new("x", "r", "r");
+        drop(w.cut.call(w.client.bind(binding.clone())).await);
+        w.client.bind(binding).await.unwrap();
+        w.client.exchange("x").publish("r", "routed").await.unwrap();
+        w.must("routed");
+    }
+    unbind: w => {
+        let binding = Binding::new("x", "q", "k");
+        drop(w.cut.call(w.client.unbind(binding.clone())).await);
+        w.client.unbind(binding).await.unwrap();
+        let lost = w.client.exchange("x").mandatory().publish("k", "lost").await;
+        assert_eq!(lost.unwrap_err().kind(), Kind::Unroutable);
+    }
+    delete_exchange: w => {
+        drop(w.cut.call(w.client.delete_exchange("x")).await);
+        w.client.delete_exchange("x").await.unwrap();
+        let lost = w.client.exchange("x").publish("k", "lost").await;
+        assert_eq!(lost.unwrap_err().kind(), Kind::NotFound);
+    }
+    delete_topic: w => {
+        drop(w.cut.call(w.client.topic("t").delete()).await);
+        w.client.topic("t").delete().await.or_else(not_found).unwrap();
+        assert_eq!(w.client.topic("t").send("lost").await.unwrap_err().kind(), Kind::NotFound);
+    }
+    backlog: w => { drop(w.cut.call(w.client.backlog()).await); }
     publish_delayed: w => {
         let later = |body: &str| Message::text(body).with_delay(Duration::from_secs(1));
         for body in ["d0", "d1"] {
@@ -198,6 +240,57 @@ calls! {
         }
         assert_eq!(consumer.held(), 0, "held when all is settled");
     }
+    retry: w => {
+        w.copies = true;
+        let mut consumer = w.consumer(3).await;
+        for _ in 0..3 {
+            let delivery = consumer.recv().await.unwrap();
+            drop(w.cut.call(delivery.retry("again")).await);
+        }
+        assert!(consumer.held() <= 3);
+        while let Some(delivery) = consumer.recv_for(Duration::from_secs(5)).await.unwrap() {
+            w.may(&text(&delivery));
+            delivery.ack().unwrap();
+        }
+        assert_eq!(consumer.held(), 0, "held when all is settled");
+    }
+    extend: w => {
+        let mut consumer = w.consumer(3).await;
+        let delivery = consumer.recv().await.unwrap();
+        drop(w.cut.call(delivery.extend(Duration::from_secs(60))).await);
+        w.acked(delivery);
+        w.still_receives(&mut consumer).await;
+    }
+    settle_of_a_group: w => {
+        let mut consumer = w.client.topic("t").group("g").prefetch(3).open().await.unwrap();
+        for how in 0..3 {
+            let delivery = consumer.recv().await.unwrap();
+            match how {
+                0 => drop(w.cut.call(delivery.requeue()).await),
+                1 => drop(w.cut.call(delivery.retry("again")).await),
+                _ => drop(w.cut.call(delivery.retry_after(Duration::from_millis(5), "again")).await),
+            }
+        }
+        let mut got = std::collections::BTreeSet::new();
+        while let Some(delivery) = consumer.recv_for(Duration::from_secs(5)).await.unwrap() {
+            assert!(got.insert(text(&delivery)), "{} came twice", text(&delivery));
+            delivery.ack().unwrap();
+        }
+        assert_eq!((got.len(), consumer.held()), (FILL, 0), "from the topic, and held in the end");
+    }
+    dead_letter_of_a_group: w => {
+        let mut consumer = w.client.topic("t").group("g").prefetch(3).open().await.unwrap();
+        let delivery = consumer.recv().await.unwrap();
+        drop(w.cut.call(delivery.dead_letter("dead")).await);
+        let mut got = 0;
+        while let Some(delivery) = consumer.recv_for(Duration::from_secs(5)).await.unwrap() {
+            delivery.ack().unwrap();
+            got += 1;
+        }
+        assert!((FILL - 1..=FILL).contains(&got) && consumer.held() == 0, "{got} from the topic");
+        let dead = w.client.exists(Sort::Queue, "t.g.dlq").await.unwrap();
+        assert!(got == FILL || dead, "one is gone");
+    }
     flush_acks: w => {
         let mut consumer = w.consumer(2).await;
         for _ in 0..2 {
@@ -222,6 +315,18 @@ calls! {
         let mut got = 0;
         while let Some(delivery) = consumer.recv_for(Duration::from_secs(5)).await.unwrap() {
             delivery.ack().unwrap();
+            got += 1;
+        }
+        assert_eq!(got, FILL, "from the start");
+    }
+    seek_of_a_broadcast: w => {
+        let mut consumer = w.client.topic("t").broadcast().start(Start::Earliest).open().await.unwrap();
+        consumer.recv().await.unwrap();
+        drop(w.cut.call(consumer.seek(Start::Latest, &[])).await);
+        drop(w.cut.call(consumer.seek(Start::Earliest, &[1])).await);
+        consumer.seek(Start::Earliest, &[]).await.unwrap();
+        let mut got = 0;
+        while let Some(_seen) = consumer.recv_for(Duration::from_secs(5)).await.unwrap() {
             got += 1;
         }
         assert_eq!(got, FILL, "from the start");
@@ -252,6 +357,33 @@ calls! {
         w.client.queue("q").send(later).await.unwrap();
         drop(w.cut.call(w.client.queue("q").cancel_scheduled(&"later".into())).await);
         w.may("later");
+    }
+    dedup_run: w => {
+        let (dedup, id) = (dedup(&w.client), MessageId::from("id"));
+        let works = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let work = || {
+            let works = std::sync::Arc::clone(&works);
+            async move {
+                tokio::task::yield_now().await;
+                works.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(())
+            }
+        };
+        let ran = w.cut.call(dedup.run(&id, work)).await;
+        // A claim that was dropped open is waited for.
+        tokio::time::sleep(mq_core::defaults::DEDUP_CLAIM).await;
+        dedup.run(&id, work).await.unwrap();
+        let works = works.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(works == 1 || (works == 2 && ran.is_none()), "done {works} times");
+    }
+    dedup_begin_and_done: w => {
+        let (dedup, id) = (dedup(&w.client), MessageId::from("id"));
+        if let Some(Ok(Admission::Fresh(claimed))) = w.cut.call(dedup.begin(&id)).await {
+            drop(w.cut.call(claimed.done()).await);
+        }
+        tokio::time::sleep(mq_core::defaults::DEDUP_CLAIM).await;
+        dedup.run(&id, || async { Ok(()) }).await.unwrap();
+        assert!(matches!(dedup.begin(&id).await.unwrap(), Admission::Done), "forgotten");
     }
     begin: w => { drop(w.cut.call(w.client.transaction()).await); }
     send_in_a_transaction: w => {
@@ -341,6 +473,33 @@ calls! {
             w.may(&body);
         }
     }
+}
+
+/// A store that answers after a while.
+struct Slow(MemoryDedup);
+
+#[async_trait::async_trait]
+impl DedupStore for Slow {
+    async fn begin(&self, scope: &str, id: &MessageId) -> mq_core::Result<Claim> {
+        tokio::task::yield_now().await;
+        let claim = self.0.begin(scope, id).await;
+        tokio::task::yield_now().await;
+        claim
+    }
+
+    async fn done(&self, scope: &str, id: &MessageId) -> mq_core::Result<()> {
+        tokio::task::yield_now().await;
+        self.0.done(scope, id).await
+    }
+
+    async fn forget(&self, scope: &str, id: &MessageId, token: u64) -> mq_core::Result<()> {
+        tokio::task::yield_now().await;
+        self.0.forget(scope, id, token).await
+    }
+}
+
+fn dedup(client: &Client) -> Dedup {
+    Dedup::new("handler", std::sync::Arc::new(Slow(MemoryDedup::new(client.clock().clone()))))
 }
 
 fn not_found(error: mq_core::Error) -> mq_core::Result<()> {
