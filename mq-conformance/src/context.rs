@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mq_core::driver::{Flushed, Sort};
 use mq_core::{
-    Ability, Client, ClientEvent, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Topic,
-    TopicSpec,
+    Ability, Client, ClientEvent, ClientOptions, Consumer, Delivery, Message, Queue, QueueSpec, Registry,
+    Topic, TopicSpec,
 };
 use mq_core::{DeathCount, Sharing, Topology};
 use tokio::time::{Instant, sleep, timeout};
@@ -58,6 +58,12 @@ impl Ctx {
     /// The connect failed.
     pub async fn connect(&self, options: ClientOptions) -> Outcome<Client> {
         Ok((self.setup.connect)(options).await?)
+    }
+
+    /// The URL that leads to the broker, with what reads it.
+    pub(crate) fn address(&self) -> Outcome<(&Registry, &str)> {
+        let address = self.setup.address.as_ref().map(|(registry, url)| (registry, url.as_str()));
+        address.ok_or_else(|| Failed::new("the harness has no URL"))
     }
 
     /// True if the backend offers it.
@@ -354,6 +360,7 @@ impl Ctx {
             }
             crate::scenario::Hooks::Disconnect => self.setup.disconnect.is_some(),
             crate::scenario::Hooks::Stall => self.setup.stall.is_some(),
+            crate::scenario::Hooks::Url => self.setup.address.is_some(),
         }
     }
 }

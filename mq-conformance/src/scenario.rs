@@ -19,6 +19,8 @@ pub enum Hooks {
     Disconnect,
     /// A broker that stops answering.
     Stall,
+    /// A URL that leads to the broker.
+    Url,
 }
 
 /// One scenario: a promise, and what it takes to see whether it is kept.

@@ -19,6 +19,7 @@ scenarios! {
     a_body_that_is_too_large_is_refused [Queues];
     bad_policies_are_refused [Queues];
     bad_specs_are_refused [Queues];
+    bad_urls_are_refused_before_any_io [] Url;
     errors_are_one_line_without_control_characters [Queues];
     odd_but_legal_text_survives [Queues];
 }
@@ -139,6 +140,43 @@ async fn bad_specs_are_refused(cx: Ctx) -> Outcome {
     }
     for (what, topology) in bad {
         check_kind!(cx.client.declare(topology).await, Kind::ConfigInvalid, "{what}");
+    }
+    Ok(())
+}
+
+async fn bad_urls_are_refused_before_any_io(cx: Ctx) -> Outcome {
+    let (registry, url) = cx.address()?;
+    let scheme = url.split("://").next().unwrap_or_default();
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let refused = async |url: String, word: &str| {
+        let connected = cx.ends("a connect by a bad URL", registry.connect_with(&url, cx.options())).await?;
+        let error = check_kind!(connected, Kind::ConfigInvalid, "a URL with `{word}` in the wrong place");
+        check!(error.to_string().contains(word), "the error does not name `{word}`: {error}");
+        check!(!error.to_string().contains("s3cret"), "the error tells the password: {error}");
+        Ok(())
+    };
+    for (more, word) in [
+        ("no_such_key=1", "no_such_key"),
+        ("Prefix=x.", "Prefix"),
+        ("send_timeout=soon", "send_timeout"),
+        ("connect_timeout=-1s", "connect_timeout"),
+        ("prefix=a%zzb", ""),
+        ("prefix=a%20b.", ""),
+    ] {
+        refused(format!("{url}{mark}{more}"), word).await?;
+    }
+    for (garbage, word) in [
+        (String::new(), ""),
+        (scheme.to_owned(), ""),
+        (format!("{scheme}:/x"), ""),
+        ("://x".to_owned(), ""),
+        ("no-such-scheme://x".to_owned(), "no-such-scheme"),
+        (format!("{scheme}://user:s3cret@127.0.0.1:1:2"), ""),
+        (format!("{scheme}://127.0.0.1:99999"), ""),
+        // Nobody listens there: had it been tried, this would be `Disconnected`.
+        (format!("{scheme}://user:s3cret@127.0.0.1:1?no_such_key=1"), ""),
+    ] {
+        refused(garbage, word).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mq_core::{Backoff, DeathReason, Kind, Message, Replay};
 
 use crate::context::{Ctx, text};
@@ -12,6 +13,7 @@ scenarios! {
     "dlq";
     a_dead_letter_tells_why [Queues, Retry];
     a_dead_letter_keeps_all_of_the_message [Queues, Retry];
+    foreign_headers_go_along [Queues, Retry, Browse];
     a_long_error_is_cut [Queues, Retry];
     dead_letters_are_listed_without_being_consumed [Queues, Retry, Browse];
     a_replay_brings_all_back [Queues, Retry];
@@ -72,6 +74,31 @@ async fn a_dead_letter_keeps_all_of_the_message(cx: Ctx) -> Outcome {
     check!(letter.headers() == sent.headers(), "headers: {:?}", letter.headers());
     check_eq!(letter.content_type(), Some("c/t"), "content type");
     letter.ack()?;
+    Ok(())
+}
+
+/// Headers that mq knows nothing of: there, on the way back, and in the end.
+async fn foreign_headers_go_along(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    let sent = Message::text("x")
+        .with_id("id-x")
+        .with_header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .with_header("X-Vendor-Number", -7)
+        .with_header("x-vendor-flag", true)
+        .with_header("x-vendor-share", 0.5)
+        .with_header("x-vendor-bytes", Bytes::from_static(&[0, 255, 10]))
+        .with_header("x-vendor-empty", "")
+        .with_header("source", "of the application");
+    queue.send(sent.clone()).await?;
+    let mut consumer = queue.consumer().open().await?;
+    cx.next(&mut consumer).await?.dead_letter("no").await?;
+    let listed = queue.dead_letters().list(10).await?;
+    check_eq!(listed.len(), 1, "dead letters");
+    check!(listed[0].headers() == sent.headers(), "headers in the list: {:?}", listed[0].headers());
+    check_eq!(queue.replay(Replay::default()).await?.replayed, 1, "what the replay says");
+    let back = cx.next(&mut consumer).await?;
+    check!(back.headers() == sent.headers(), "headers after the replay: {:?}", back.headers());
+    back.ack()?;
     Ok(())
 }
 
