@@ -16,6 +16,9 @@ use super::suite::{self, Suite};
 /// How long one binary may take.
 const ALLOWED: Duration = Duration::from_secs(30 * 60);
 
+/// What the names of models have in them.
+const MODELS: &str = "loom";
+
 /// Where builds go; results and output lie beside them.
 pub(in crate::cmd) fn target_dir() -> Result<PathBuf> {
     let store = xtask::brokers::Store::open()?;
@@ -79,6 +82,7 @@ pub(super) fn run_all(
         ended.collect::<Result<Vec<_>>>()
     })?;
     ran.extend(beside.into_iter().flatten());
+    ran.extend(runner.models(parts)?);
     ran.push(runner.doc_tests(parts));
     Ok(ran)
 }
@@ -109,6 +113,25 @@ impl Runner<'_> {
         let suites = suite::read(&results)?;
         let outcome = if suites.is_empty() { Outcome::Tests(count(&log)) } else { Outcome::Suite(suites) };
         Ok(Ran { name, outcome, failure })
+    }
+
+    /// Every interleaving of what threads share in the core: a small build of its own, with loom's locks and atomics.
+    fn models(&self, parts: &[Part]) -> Result<Option<Ran>> {
+        let filter = self.filter.unwrap_or(MODELS);
+        if !parts.contains(&Part::Memory) || !filter.contains(MODELS) {
+            return Ok(None);
+        }
+        let name = "models".to_owned();
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default() + " --cfg mq_loom";
+        let mut command = cargo();
+        command.env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", target_dir()?.join("loom"));
+        // In release mode they take seconds.
+        command.args(["test", "--package", "mq-core", "--release", "--lib", "--", filter]);
+        let (log, mut failure) = self.log(&name, &mut command);
+        if failure.is_none() && count(&log).passed == 0 {
+            failure = Some("no model was run".to_owned());
+        }
+        Ok(Some(Ran { name, outcome: Outcome::Tests(count(&log)), failure }))
     }
 
     fn doc_tests(&self, parts: &[Part]) -> Ran {
