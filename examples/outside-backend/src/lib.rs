@@ -24,15 +24,17 @@ pub use server::Server;
 /// The backend, for [`mq::Registry::with`].
 #[must_use]
 pub fn backend() -> Backend {
-    Backend::new(&["outside"], |url, _| connector(url))
+    Backend::new(&["outside"], |url, options| connector(url, options.prefix()))
 }
 
-/// Reads `outside://NAME`. There are no keys, so every key is an error.
-fn connector(url: &Url) -> Result<OutsideConnector> {
+/// Reads `outside://NAME`. There are no keys, so every key is an error. The broker puts messages aside by itself, so
+/// it has to know its clients' prefixes.
+fn connector(url: &Url, prefix: &str) -> Result<OutsideConnector> {
     url.query().finish()?;
     match url.hosts() {
         [host] if host.port.is_none() && url.username().is_none() => {
-            Server::at(&host.name).map(|s| s.connector())
+            let library = Server::at(&host.name)?.connector().library;
+            Ok(library.in_namespace(prefix).into())
         }
         _ => Err(Error::config("an outside URL is outside://NAME")),
     }
