@@ -74,6 +74,17 @@ impl Backoff {
         self.pause(failure, fastrand::f64())
     }
 
+    /// Refuses a back-off that cannot work.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](crate::Kind::ConfigInvalid).
+    pub(crate) fn check(&self) -> Result<()> {
+        if (0.0..=1.0).contains(&self.jitter) {
+            return Ok(());
+        }
+        Err(Error::config("the jitter of a back-off is a part between 0 and 1"))
+    }
+
     /// A retry policy with this back-off.
     #[must_use]
     pub const fn max_attempts(self, attempts: u32) -> RetryPolicy {
@@ -109,10 +120,7 @@ impl RetryPolicy {
         if self.attempts == 0 {
             return Err(Error::config("a retry policy needs at least 1 attempt"));
         }
-        if !(0.0..=1.0).contains(&self.backoff.jitter) {
-            return Err(Error::config("the jitter of a back-off is a part between 0 and 1"));
-        }
-        Ok(())
+        self.backoff.check()
     }
 }
 

@@ -132,6 +132,12 @@ impl Link {
         let _ = tokio::time::timeout(at_most, gone).await;
     }
 
+    /// As [`moved_on`](Self::moved_on), and no longer than there is time left for the call.
+    pub(crate) async fn moved_on_in(&self, budget: &mut Budget, generation: u64, at_most: Duration) {
+        // The call itself finds out that its time is over.
+        let _ = budget.run(self.moved_on(generation, at_most)).await;
+    }
+
     /// Waits until the link has ended for good.
     pub(crate) async fn ended(&self) -> Error {
         let mut state = self.state.subscribe();

@@ -191,6 +191,7 @@ impl ClientOptions {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
+        self.reconnect.check()?;
         if self.prefix.is_empty() { Ok(()) } else { limits::check_name("prefix", &self.prefix) }
     }
 }

@@ -194,7 +194,8 @@ impl Producer {
 
     /// Sends many messages, in as few calls of the backend as the window allows; one result for each, in order. What
     /// one message is refused for does not hold the others back. When one has met its deadline before it was handed
-    /// over, those behind it fail at once with the same error; nothing of them was sent.
+    /// over, or at all with an [`ordered`](ProducerBuilder::ordered) producer, those behind it fail at once with the
+    /// same error; nothing of them was sent.
     ///
     /// The deadline of a message counts from the hand-over of its part of the batch.
     ///
@@ -210,7 +211,7 @@ impl Producer {
         for message in messages {
             let mut message = message.into();
             if self.lanes.is_some() {
-                bulk.add(self.send(message).await);
+                bulk.add_in_turn(self.send(message)).await;
                 continue;
             }
             let begun = self.sender.begin(&mut message, how);

@@ -249,7 +249,7 @@ impl Sender {
                 }
                 Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
                     let pause = self.base.options.reconnect.next_pause(1);
-                    self.base.link.moved_on(generation, pause).await;
+                    self.base.link.moved_on_in(budget, generation, pause).await;
                 }
                 Err(e) if e.kind() == Kind::NotFound && !recreated => {
                     recreated = budget.run(self.recreate()).await.and_then(|r| r).map_err(unsent)?;

@@ -3,9 +3,10 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use mq_core::driver::Routed;
-use mq_core::{ExchangeSpec, Kind, Message, Overflow, QueueSpec, Topology};
+use mq_core::{ExchangeSpec, Kind, Message, Overflow, Queue, QueueSpec, Topology};
 
 use crate::context::Ctx;
 use crate::outcome::{Outcome, check, check_eq};
@@ -20,6 +21,7 @@ scenarios! {
     a_batch_that_is_given_up_leaves_no_gap [Queues];
     a_batch_survives_a_cut [Queues] Disconnect;
     a_batch_is_routed_message_by_message [Queues, Exchanges];
+    a_batch_that_is_stuck_ends_by_one_deadline [Queues, BoundedQueues];
 }
 
 fn numbers(n: u32) -> Vec<String> {
@@ -168,5 +170,28 @@ async fn a_batch_is_routed_message_by_message(cx: Ctx) -> Outcome {
     let mut consumer = queue.consumer().open().await?;
     let even: Vec<_> = numbers(200).into_iter().step_by(2).collect();
     check_eq!(cx.read(&mut consumer, 100).await?, even, "what was routed, in order");
+    Ok(())
+}
+
+/// So many that a deadline for each would be longer than any patience.
+const STUCK: u32 = 200;
+
+/// A queue that holds one message and is full, and a deadline.
+async fn full(cx: &Ctx) -> Outcome<(Queue, Duration)> {
+    let queue = cx.declare_queue(QueueSpec::new("full").max_messages(1, Overflow::PushBack)).await?;
+    queue.send("fills it").await?;
+    Ok((queue, cx.patience.tick.max(Duration::from_millis(300))))
+}
+
+async fn a_batch_that_is_stuck_ends_by_one_deadline(cx: Ctx) -> Outcome {
+    let (queue, deadline) = full(&cx).await?;
+    for ordered in [false, true] {
+        let producer = queue.producer().deadline(deadline);
+        let producer = if ordered { producer.ordered() } else { producer }.build().await?;
+        let sent = cx.ends("a batch to a full queue", producer.send_all(numbers(STUCK))).await?;
+        check_eq!(sent.len(), STUCK as usize, "outcomes");
+        let kinds: Vec<_> = sent.into_iter().filter_map(Result::err).map(|e| e.kind()).collect();
+        check!(!kinds.is_empty() && kinds.iter().all(|k| *k == Kind::Timeout), "it failed with {kinds:?}");
+    }
     Ok(())
 }

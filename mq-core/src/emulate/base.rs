@@ -98,7 +98,8 @@ impl Base {
                 return Err(error.with_operation(operation).with_backend(self.info.backend));
             }
             // Every administrative call is idempotent: it may be made again where its answer was lost.
-            self.link.moved_on(generation, self.options.reconnect.next_pause(1)).await;
+            let pause = self.options.reconnect.next_pause(1);
+            self.link.moved_on_in(&mut budget, generation, pause).await;
         }
     }
 
@@ -177,7 +178,8 @@ impl Base {
                 return Err(error);
             }
             tries += 1;
-            self.link.moved_on(generation, self.options.reconnect.next_pause(tries)).await;
+            let pause = self.options.reconnect.next_pause(tries);
+            self.link.moved_on_in(&mut budget, generation, pause).await;
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Bulk<'a> {
     line: VecDeque<Waiting>,
     /// Handed over, by their places; the answer is on its way.
     flying: Vec<(usize, Confirming)>,
-    /// A message met its deadline before it was handed over: those behind it do not wait for theirs.
+    /// A message met its deadline before it was handed over, or in its turn: those behind it do not wait for theirs.
     stopped: Option<Error>,
 }
 
@@ -50,8 +50,17 @@ impl<'a> Bulk<'a> {
         !self.line.is_empty() || self.stopped.is_some()
     }
 
-    /// Adds one that was sent by itself.
-    pub(crate) fn add(&mut self, answer: Result<Receipt>) {
+    /// Adds one that is sent by itself, unless one before it has met its deadline: each would have one of its own.
+    pub(crate) async fn add_in_turn(&mut self, send: impl Future<Output = Result<Receipt>>) {
+        let answer = match &self.stopped {
+            Some(error) => Err(error.clone()),
+            None => send.await,
+        };
+        if let Err(error) = &answer
+            && error.kind() == Kind::Timeout
+        {
+            self.stopped.get_or_insert_with(|| error.clone().with_fate(Fate::Rejected));
+        }
         self.ended.push(Some(answer));
     }
 
@@ -127,7 +136,7 @@ impl<'a> Bulk<'a> {
         } else {
             budget.run(role.send(&mut batch)).await.and_then(|r| r)
         };
-        let left = self.sort(batch, calls, *budget, generation, &role);
+        let left = self.sort(batch, calls, budget, generation, &role);
         if left.is_empty() { Ok(()) } else { self.unsent(left, call, budget, generation, &role).await }
     }
 
@@ -153,7 +162,7 @@ impl<'a> Bulk<'a> {
         &mut self,
         batch: Batch,
         calls: Vec<(usize, Option<Call>)>,
-        budget: Budget,
+        budget: &mut Budget,
         generation: u64,
         role: &Role,
     ) -> Vec<Waiting> {

@@ -50,22 +50,27 @@ impl Sender {
         };
         match batch.into_first() {
             Some(Outcome::Done(Ok(receipt))) => Ok(Confirming::Done(Ok(receipt))),
-            Some(Outcome::Pending(pending, copy)) => Ok(self.fly(pending, copy, budget, generation, role)),
+            Some(Outcome::Pending(pending, copy)) => {
+                Ok(self.fly(pending, copy, &mut budget, generation, role))
+            }
             outcome => self.after_first_try(outcome, call, budget, resend, generation, role).await,
         }
     }
 
+    /// The message is on its way. Its time runs from now on, whenever its answer is waited for: of many that are waited
+    /// for one after the other, each would have its own otherwise.
     pub(super) fn fly(
         self: &Arc<Self>,
         pending: Pending,
         copy: Option<Item>,
-        budget: Budget,
+        budget: &mut Budget,
         generation: u64,
         role: Role,
     ) -> Confirming {
+        budget.until();
         Confirming::InFlight(Box::new(Flight {
             sender: Arc::clone(self),
-            budget,
+            budget: *budget,
             alarm: Alarm::default(),
             pending,
             copy,
@@ -164,7 +169,6 @@ impl Sender {
                 Ok(Tried::Answered(Confirming::Done(refused)))
             }
             Some(Outcome::Pending(pending, copy)) => {
-                let budget = std::mem::replace(budget, self.budget());
                 Ok(Tried::Answered(self.fly(pending, copy, budget, generation, role)))
             }
             Some(Outcome::Unsent(item, permit)) => {
@@ -192,7 +196,8 @@ impl Sender {
         if error.kind() != Kind::Disconnected || budget.is_over() {
             return Err(error);
         }
-        self.base.link.moved_on(generation, self.base.options.reconnect.next_pause(1)).await;
+        let pause = self.base.options.reconnect.next_pause(1);
+        self.base.link.moved_on_in(budget, generation, pause).await;
         Ok(())
     }
 

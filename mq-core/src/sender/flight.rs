@@ -147,7 +147,7 @@ impl Flight {
         let Self { sender, mut budget, generation, role, maybe_stored, .. } = *self;
         sender.discard(&role.0);
         let pause = sender.base.options.reconnect.next_pause(1);
-        sender.base.link.moved_on(generation, pause).await;
+        sender.base.link.moved_on_in(&mut budget, generation, pause).await;
         // From here on a failure leaves open what became of the first transmission.
         let maybe_stored = maybe_stored || why.is_unknown();
         let unknown = |e: Error| e.with_fate(if maybe_stored { Fate::Unknown } else { Fate::Rejected });

@@ -9,6 +9,7 @@ mod reconnect;
 mod run;
 mod send;
 mod settle;
+mod stuck;
 mod topology;
 mod transaction;
 mod workers;

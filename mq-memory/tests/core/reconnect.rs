@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_core::{Client, ClientOptions, Error, ExchangeSpec, Kind, QueueSpec, Registry, Topology};
+use mq_core::{Backoff, Client, ClientOptions, Error, ExchangeSpec, Kind, QueueSpec, Registry, Topology};
 use mq_memory::{MemoryConfig, MemoryConnector, Operation, Switchboard};
 use tokio::time::Instant;
 
@@ -119,4 +119,47 @@ async fn what_arrived_before_a_cut_is_not_handed_out_after_it() {
         delivery.ack().unwrap_or_else(|_| panic!("{n} is void"));
     }
     assert!(consumer.recv_for(S).await.unwrap().is_none());
+}
+
+/// A role dies and the link stays up: the pause before the next try is longer than the time of the call.
+#[tokio::test(start_paused = true)]
+async fn a_long_pause_between_tries_ends_with_the_time_of_the_call() {
+    let broker = MemoryConnector::new(&MemoryConfig::new()).unwrap();
+    let options = ClientOptions::new()
+        .with_reconnect(Backoff::fixed(S * 60))
+        .with_send_deadline(S * 5)
+        .with_admin_deadline(S * 5);
+    let client = Client::connect(broker.clone(), options).await.unwrap();
+    client.declare(Topology::new().queue(QueueSpec::new("q"))).await.unwrap();
+    client.queue("q").send("opens it").await.unwrap();
+    let faults = broker.switchboard();
+    let dead = || Error::disconnected("the channel is gone");
+    for operation in [Operation::Send, Operation::Open] {
+        if operation == Operation::Open {
+            broker.switchboard().fail_next(Operation::Send, 1, dead());
+        }
+        faults.fail_next(operation, 1, dead());
+        let began = Instant::now();
+        let sent = client.queue("q").producer().build().await.unwrap().send("x").await;
+        assert!(began.elapsed() <= S * 5, "{operation:?}: {sent:?} after {:?}", began.elapsed());
+        faults.clear();
+    }
+    faults.fail_next(Operation::Apply, 1, dead());
+    let began = Instant::now();
+    let declared = client.declare(Topology::new().queue(QueueSpec::new("p"))).await;
+    assert!(began.elapsed() <= S * 5, "{declared:?} after {:?}", began.elapsed());
+    faults.lose_reply(Operation::Send, 1);
+    let began = Instant::now();
+    let sent = client.queue("q").send("y").await;
+    assert!(began.elapsed() <= S * 5, "{sent:?} after {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jitter_that_is_no_part_is_refused() {
+    for jitter in [f64::NAN, f64::INFINITY, -0.1, 1.1] {
+        let broker = MemoryConnector::new(&MemoryConfig::new()).unwrap();
+        let options = ClientOptions::new().with_reconnect(Backoff::fixed(S).with_jitter(jitter));
+        let error = Client::connect(broker, options).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::ConfigInvalid, "{jitter}: {error}");
+    }
 }

@@ -87,7 +87,8 @@ impl Group {
             drop(log);
             self.let_go().await;
             tries += 1;
-            self.base.link.moved_on(generation, self.base.options.reconnect.next_pause(tries)).await;
+            let pause = self.base.options.reconnect.next_pause(tries);
+            self.base.link.moved_on_in(&mut budget, generation, pause).await;
         }
     }
 
