@@ -25,6 +25,7 @@ pub mod limits;
 mod link;
 mod message;
 mod options;
+mod panics;
 mod producer;
 pub mod protocol;
 mod queue;

@@ -20,6 +20,7 @@ scenarios! {
     without_a_verdict_the_checker_is_asked [Queues, HalfMessages];
     a_checker_that_says_rollback_is_heard [Queues, HalfMessages];
     a_checker_that_does_not_know_is_asked_again [Queues, HalfMessages];
+    a_checker_that_panics_is_asked_again [Queues, HalfMessages];
     another_process_of_the_group_answers [Queues, HalfMessages];
     the_first_verdict_wins [Queues, HalfMessages];
     after_the_last_check_it_is_parked_and_reported [Queues, HalfMessages];
@@ -52,8 +53,23 @@ impl Checker for Answer {
     }
 }
 
+/// Panics when it is asked first, then commits.
+#[derive(Clone, Default)]
+struct Panics(Arc<AtomicU32>);
+
+#[async_trait::async_trait]
+impl Checker for Panics {
+    async fn check(&self, _: &Check) -> Verdict {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "this checker panics when it is asked first");
+        Verdict::Commit
+    }
+}
+
 /// A producer that is asked soon, where the backend lets it choose.
-async fn producer(cx: &Ctx, client: &Client, answer: &Answer, checks: u32) -> Outcome<HalfProducer> {
+async fn producer<C>(cx: &Ctx, client: &Client, answer: &C, checks: u32) -> Outcome<HalfProducer>
+where
+    C: Checker + Clone,
+{
     let soon = cx.patience.tick.max(Duration::from_millis(200));
     let quick = client.half_producer("bank").check_after(soon).check_every(soon).max_checks(checks);
     match quick.open(answer.clone()).await {
@@ -150,6 +166,19 @@ async fn a_checker_that_does_not_know_is_asked_again(cx: Ctx) -> Outcome {
     half.decide(&id, Verdict::Commit).await?;
     let mut consumer = queue.consumer().open().await?;
     check_eq!(cx.read(&mut consumer, 1).await?, ["x"], "the verdict that came at last");
+    Ok(())
+}
+
+/// One bad answer must not end the answers of this process.
+async fn a_checker_that_panics_is_asked_again(cx: Ctx) -> Outcome {
+    let queue = cx.queue("q").await?;
+    let half = producer(&cx, &cx.client, &Panics::default(), 100).await?;
+    let mut consumer = queue.consumer().open().await?;
+    half.prepare("q", "x").await?;
+    match timeout(patient(&cx), consumer.recv()).await {
+        Ok(delivery) => delivery?.ack()?,
+        Err(_) => check!(false, "no verdict after a checker's panic"),
+    }
     Ok(())
 }
 

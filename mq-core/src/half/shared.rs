@@ -15,6 +15,7 @@ use crate::driver::{Check, CheckToken, Decided, HalfId, HalfOptions, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
 use crate::id::MessageId;
+use crate::panics::{guarded, said};
 
 /// How long one wait for questions lasts.
 const WAIT: Duration = Duration::from_secs(5);
@@ -81,7 +82,8 @@ impl Shared {
                     return Ok(role);
                 }
                 Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
-                    inner.link.moved_on(generation, inner.options.reconnect.next_pause(1)).await;
+                    let pause = inner.options.reconnect.next_pause(1);
+                    inner.link.moved_on_in(budget, generation, pause).await;
                 }
                 Err(e) => return Err(self.explain(e)),
             }
@@ -111,7 +113,7 @@ impl Shared {
                 Err(e) if e.kind() == Kind::Disconnected && !budget.is_over() => {
                     *lock(&self.role) = None;
                     let pause = self.client.inner.options.reconnect.next_pause(1);
-                    self.client.inner.link.moved_on(generation, pause).await;
+                    self.client.inner.link.moved_on_in(budget, generation, pause).await;
                 }
                 Err(e) => return Err(self.explain(e)),
             }
@@ -126,18 +128,29 @@ impl Shared {
             return Some(None);
         }
         let (verdict, at) = live.decided.get(id)?;
-        let lost = at.elapsed() > 3 * self.options.check_every;
+        let lost = at.elapsed() > self.options.check_every.saturating_mul(3);
         Some(lost.then_some(*verdict))
+    }
+
+    /// The checker's verdict: unknown if it takes too long or panics, so that it is asked again.
+    async fn ask(&self, check: &Check) -> Verdict {
+        let asked = guarded(|| self.checker.check(check));
+        match tokio::time::timeout(self.options.check_every, asked).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(panic)) => {
+                let error = said("checker", &*panic);
+                tracing::warn!(error, id = ?check.id, "a checker failed; it is asked again");
+                Verdict::Unknown
+            }
+            Err(_) => Verdict::Unknown,
+        }
     }
 
     async fn answer(&self, check: Check) {
         let verdict = match self.known(&check.id.0) {
             Some(None) => return,
             Some(Some(verdict)) => verdict,
-            None => {
-                let asked = tokio::time::timeout(self.options.check_every, self.checker.check(&check));
-                asked.await.unwrap_or(Verdict::Unknown)
-            }
+            None => self.ask(&check).await,
         };
         if verdict == Verdict::Unknown {
             return;

@@ -11,6 +11,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::handler::{Failure, Handled};
+use crate::panics::{poll_caught, said};
 
 /// Longer timeouts end here, instead of in an overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -20,9 +21,6 @@ pub(super) enum Ended {
     Done,
     Failed { error: String, permanent: bool },
 }
-
-/// What a handler returned, or the text of its panic.
-type Caught = Result<Handled, String>;
 
 /// Bounds the calls of one worker, one after the other.
 pub(super) struct Clock {
@@ -37,9 +35,6 @@ impl Clock {
     }
 
     /// Runs a handler to its end, or until its time is over: then it is dropped.
-    ///
-    /// A handler that panics is dropped and never polled again, and what it shared is the user's own, so asserting
-    /// unwind safety is no worse than a task that panics beside others.
     pub(super) async fn run<F: Future<Output = Handled>>(&mut self, begin: impl FnOnce() -> F) -> Ended {
         // The handler itself may panic before it returns a future.
         let future = match catch_unwind(AssertUnwindSafe(begin)) {
@@ -56,7 +51,7 @@ impl Clock {
         match ended.await {
             Some(Ok(Ok(()))) => Ended::Done,
             Some(Ok(Err(failure))) => Ended::failed(&failure),
-            Some(Err(panic)) => Ended::Failed { error: panic, permanent: false },
+            Some(Err(panic)) => Ended::panicked(&*panic),
             None => {
                 let error = format!("the handler took longer than {:?}", self.timeout);
                 Ended::Failed { error, permanent: false }
@@ -87,20 +82,6 @@ impl Ended {
     }
 
     fn panicked(panic: &(dyn Any + Send)) -> Self {
-        Self::Failed { error: text(panic), permanent: false }
+        Self::Failed { error: said("handler", panic), permanent: false }
     }
-}
-
-fn poll_caught(future: Pin<&mut impl Future<Output = Handled>>, cx: &mut Context<'_>) -> Poll<Caught> {
-    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panic) => Poll::Ready(Err(text(&*panic))),
-    }
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let words =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the handler panicked: {}", words.unwrap_or("without a text"))
 }
