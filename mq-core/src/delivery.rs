@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::consumer::session::Session;
 use crate::driver::{Incoming, Position, Tag};
@@ -31,6 +32,8 @@ pub(crate) struct Held {
     pub(crate) stamp: u32,
     /// Set while a settlement is under way: a drop then gives the message back uncounted.
     pub(crate) settling: bool,
+    /// Set when it is acknowledged, for who has to know what a handler did with the delivery it took.
+    pub(crate) acked: Option<Arc<AtomicBool>>,
     /// Set while a dropped delivery is on its way back: dropped once more (its runtime shuts down), it is given up.
     pub(crate) returning: bool,
 }
@@ -70,7 +73,16 @@ impl Delivery {
         let stamp = session.fence.stamp();
         Self {
             message,
-            held: Some(Held { session, tag, position, deaths, stamp, settling: false, returning: false }),
+            held: Some(Held {
+                session,
+                tag,
+                position,
+                deaths,
+                stamp,
+                settling: false,
+                acked: None,
+                returning: false,
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mq_core::{Backoff, Dedup, Message, Received};
+use mq_core::{Backoff, Dedup, Message, Received, Replay};
 use tokio::time::Instant;
 
 use crate::context::{Ctx, text};
@@ -15,6 +15,7 @@ scenarios! {
     "dedup";
     a_guarded_handler_does_its_work_once [Queues];
     a_failed_handler_may_try_again [Queues, Retry];
+    what_a_guarded_handler_puts_back_is_handled_again [Queues, Retry];
     two_scopes_do_not_share_their_memory [Queues];
     ids_are_stable_over_a_cut [Queues] Disconnect;
     messages_without_an_id_of_their_own_are_not_confused [Queues];
@@ -75,6 +76,52 @@ async fn a_failed_handler_may_try_again(cx: Ctx) -> Outcome {
     let consumer = queue.consumer().retry(Backoff::fixed(Duration::ZERO).max_attempts(5));
     let report = consumer.run_until(idle(&cx), handler).await?;
     check_eq!((count(&calls, "x"), report.handled, report.retried), (3, 1, 2), "calls, handled, retried");
+    Ok(())
+}
+
+/// The handler settles by itself and has done nothing but put the message off: it must see it again.
+async fn what_a_guarded_handler_puts_back_is_handled_again(cx: Ctx) -> Outcome {
+    for how in ["retry", "retry_after", "requeue", "dead_letter", "ack"] {
+        let queue = cx.queue(how).await?;
+        queue.send("x").await?;
+        let calls = Work::default();
+        let handler = {
+            let calls = Arc::clone(&calls);
+            Dedup::in_memory(how).guard(move |message: Received| {
+                let calls = Arc::clone(&calls);
+                async move {
+                    let Some(delivery) = message.take_delivery() else { return Ok(()) };
+                    *calls
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry("x".to_owned())
+                        .or_default() += 1;
+                    match (how, count(&calls, "x")) {
+                        ("retry", 1) => delivery.retry("later").await?,
+                        ("retry_after", 1) => delivery.retry_after(Duration::ZERO, "later").await?,
+                        ("requeue", 1) => delivery.requeue().await?,
+                        ("dead_letter", 1) => delivery.dead_letter("for now").await?,
+                        _ => delivery.ack()?,
+                    }
+                    Ok(())
+                }
+            })
+        };
+        let consumer = || queue.consumer().retry(Backoff::fixed(Duration::ZERO).max_attempts(5));
+        consumer().run_until(idle(&cx), handler.clone()).await?;
+        if how == "dead_letter" {
+            queue.dead_letters().replay(Replay::default()).await?;
+            consumer().run_until(idle(&cx), handler.clone()).await?;
+        }
+        let due = if how == "ack" { 1 } else { 2 };
+        check_eq!(count(&calls, "x"), due, "calls of a handler that settled by `{how}`");
+        if how == "ack" {
+            queue.send(Message::text("x").with_id("again")).await?;
+            queue.send(Message::text("x").with_id("again")).await?;
+            consumer().run_until(idle(&cx), handler.clone()).await?;
+            check_eq!(count(&calls, "x"), 2, "calls for two more messages with one id");
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Settling: ack, retry, dead-letter, give back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::deadline::within;
@@ -25,6 +26,7 @@ impl Delivery {
     /// [`Fenced`](Kind::Fenced) if the delivery is void: the message comes again.
     pub fn ack(mut self) -> Result<(), Unsettled> {
         let Some(held) = &self.held else { return Ok(()) };
+        held.note_ack();
         match held.session.acknowledge(held) {
             Ok(()) => {
                 held.unblock(&self.message);
@@ -228,6 +230,14 @@ impl Held {
         self.session.is_lost() || self.session.fence.is_void(self.stamp, partition)
     }
 
+    /// It was meant to be done with; whether the ack lives to see the broker is another matter.
+    #[inline]
+    fn note_ack(&self) {
+        if let Some(acked) = &self.acked {
+            acked.store(true, Ordering::Release);
+        }
+    }
+
     /// A void delivery still counts in the prefetch of a session that lives on.
     pub(super) fn let_go(&self, message: &Message) {
         self.tell(message, Settled::Void);
@@ -249,6 +259,9 @@ impl Held {
         match &self.session.stash {
             Some(stash) if comes_again => stash.expect(self.position, message, || self.is_void()),
             _ => self.unblock(message),
+        }
+        if !comes_again {
+            self.note_ack();
         }
         self.tell(message, if comes_again { Settled::GivenBack } else { Settled::Acked });
         self.session.settled();

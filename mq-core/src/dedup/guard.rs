@@ -69,6 +69,9 @@ impl Dedup {
     ///
     /// A message that someone else works on waits until that one is done or its claim ends, at most as long as the run
     /// loop lets a handler work; no attempt is used up by the waiting.
+    ///
+    /// The work counts as done when the handler returns `Ok`, unless it has taken the delivery and not acknowledged it by
+    /// then: put off, given back or dead-lettered, the message is handled again when it comes again.
     #[must_use]
     pub fn guard<H: Handler>(self, handler: H) -> Guarded<H> {
         Guarded { dedup: self, handler }
@@ -104,6 +107,16 @@ impl Dedup {
         id: &MessageId,
         work: impl FnOnce() -> F,
     ) -> Handled {
+        self.run_unless(id, work, || false).await
+    }
+
+    /// As [`run`](Self::run); work that is `put_off` when it has ended well is not done.
+    async fn run_unless<F: Future<Output = Handled>>(
+        &self,
+        id: &MessageId,
+        work: impl FnOnce() -> F,
+        put_off: impl FnOnce() -> bool,
+    ) -> Handled {
         let claim = tokio::time::timeout(defaults::DEDUP_CLAIM, self.claim(id));
         let Ok(claim) = claim.await else {
             return Err(
@@ -112,10 +125,10 @@ impl Dedup {
         };
         let Some(claimed) = claim? else { return Ok(()) };
         match work().await {
-            Ok(()) => Ok(claimed.done().await?),
-            Err(failure) => {
+            Ok(()) if !put_off() => Ok(claimed.done().await?),
+            ended => {
                 claimed.forget().await;
-                Err(failure)
+                ended
             }
         }
     }
@@ -211,7 +224,10 @@ pub struct Guarded<H> {
 impl<H: Handler> Handler for Guarded<H> {
     async fn handle(&self, message: Received) -> Handled {
         match message.message().id().cloned() {
-            Some(id) => self.dedup.run(&id, || self.handler.handle(message)).await,
+            Some(id) => {
+                let seen = message.share();
+                self.dedup.run_unless(&id, || self.handler.handle(message), || seen.may_come_again()).await
+            }
             None => self.handler.handle(message).await,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::client::lock;
@@ -26,6 +27,8 @@ struct Shared {
 struct Slot {
     held: Option<Held>,
     taken: bool,
+    /// Whether what the handler took was acknowledged.
+    acked: Option<Arc<AtomicBool>>,
 }
 
 impl Received {
@@ -44,7 +47,7 @@ impl Received {
     }
 
     /// For the handler, beside the run loop's own.
-    pub(super) fn share(&self) -> Self {
+    pub(crate) fn share(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 
@@ -77,9 +80,19 @@ impl Received {
     /// Takes the settlement over: the result of the handler decides nothing any more. `None` if it was taken before.
     #[must_use]
     pub fn take_delivery(&self) -> Option<Delivery> {
-        let mut delivery = self.0.take();
-        delivery.iter_mut().for_each(Delivery::count_drop);
-        delivery
+        let mut delivery = self.0.take()?;
+        delivery.count_drop();
+        if let Some(held) = &mut delivery.held {
+            let acked = Arc::default();
+            lock(&self.0.slot).acked = Some(Arc::clone(&acked));
+            held.acked = Some(acked);
+        }
+        Some(delivery)
+    }
+
+    /// True if the handler took the delivery and has not acknowledged it: it may come again.
+    pub(crate) fn may_come_again(&self) -> bool {
+        lock(&self.0.slot).acked.as_ref().is_some_and(|acked| !acked.load(Ordering::Acquire))
     }
 }
 
@@ -87,7 +100,7 @@ impl Shared {
     fn new(mut delivery: Delivery) -> Self {
         let (attempt, position) = (delivery.attempt(), delivery.position());
         let message = mem::replace(&mut delivery.message, Message::new(""));
-        let slot = Mutex::new(Slot { held: delivery.held.take(), taken: false });
+        let slot = Mutex::new(Slot { held: delivery.held.take(), taken: false, acked: None });
         Self { message, attempt, position, slot }
     }
 
