@@ -1,6 +1,7 @@
 //! Transactions: several sends and several acks, all or nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Ability;
@@ -87,7 +88,8 @@ impl Transaction {
     /// Adds a message for a queue (by name) or another [`Target`].
     ///
     /// # Errors
-    /// [`TooLarge`](Kind::TooLarge) above 1,000,000 bytes in all; any error leaves the transaction open for a
+    /// [`TooLarge`](Kind::TooLarge) above 1,000,000 bytes in all, counted as they are stored: where the sends are one
+    /// stored message, each takes some 60 bytes beside its payload. Any error leaves the transaction open for a
     /// rollback only if it says so by [`TransactionAborted`](Kind::TransactionAborted).
     ///
     /// # Cancel safety
@@ -132,9 +134,9 @@ impl Transaction {
     /// Adds the acknowledgement of a delivery.
     ///
     /// # Errors
-    /// [`Fenced`](Kind::Fenced) if it is void or was received over another connection;
-    /// [`ConfigInvalid`](Kind::ConfigInvalid) if it comes from a browse or a broadcast, which acknowledge nothing. It
-    /// is given back.
+    /// [`Fenced`](Kind::Fenced) if it is void or was received by another client or over another connection;
+    /// [`ConfigInvalid`](Kind::ConfigInvalid) if it comes from a browse or a broadcast, which acknowledge nothing;
+    /// [`TooLarge`](Kind::TooLarge) if the ids that derive from its own have no room any more. It is given back.
     ///
     /// # Cancel safety
     /// The delivery comes again.
@@ -152,6 +154,11 @@ impl Transaction {
         let Some(held) = delivery.held.as_ref().filter(|held| held.session.core.settles()) else {
             return Err(Error::config("this delivery has nothing to acknowledge"));
         };
+        let core = &held.session.core;
+        if !Arc::ptr_eq(&core.client.inner, &self.client.inner) {
+            let text = "a transaction acknowledges what its own client received; begin it on the client of the consumer";
+            return Err(Error::new(Kind::Fenced, text));
+        }
         if held.is_void() || held.session.generation != self.generation {
             return Err(crate::consumer::session::void());
         }
@@ -160,7 +167,10 @@ impl Transaction {
                 let deadline = self.client.inner.options.admin_deadline;
                 within("ack in transaction", deadline, native.attach(&[held.tag])).await
             }
-            Some(Body::Emulated(_)) => Ok(()),
+            Some(Body::Emulated(envelope)) => match delivery.message.id() {
+                Some(id) if self.inputs.is_empty() => envelope.derive_from(id),
+                _ => Ok(()),
+            },
             None => Err(Error::closed("transaction")),
         }
     }

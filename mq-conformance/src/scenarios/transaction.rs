@@ -8,7 +8,7 @@ use mq_core::driver::Target;
 use mq_core::{Atomicity, Backoff, Kind, Message, Overflow, QueueSpec, Topic};
 
 use crate::context::{Ctx, text};
-use crate::outcome::{Outcome, check, check_eq, check_kind};
+use crate::outcome::{Failed, Outcome, check, check_eq, check_kind};
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -37,6 +37,8 @@ scenarios! {
     a_dropped_commit_is_all_or_none [Queues, Transactions];
     a_full_queue_stops_no_other [Queues, BoundedQueues, Transactions];
     a_refused_message_leaves_it_usable [Queues, Transactions];
+    another_client_s_delivery_is_refused [Queues, Transactions];
+    many_small_messages_commit_or_are_refused [Queues, Transactions];
     what_was_only_looked_at_is_not_acknowledged [Queues, Browse, Transactions];
 }
 
@@ -560,4 +562,44 @@ async fn what_was_only_looked_at_is_not_acknowledged(cx: Ctx) -> Outcome {
     tx.rollback().await?;
     browse.close().await?;
     Ok(())
+}
+
+async fn another_client_s_delivery_is_refused(cx: Ctx) -> Outcome {
+    let input = cx.queue("in").await?;
+    input.send("x").await?;
+    let other = cx.second().await?;
+    let mut consumer = other.queue("in").consumer().open().await?;
+    let held = cx.next(&mut consumer).await?;
+    let mut tx = cx.client.transaction().await?;
+    let Err(refused) = tx.ack(held).await else {
+        return Err(Failed::new("a transaction took the delivery of another client"));
+    };
+    check_eq!(refused.error.kind(), Kind::Fenced, "the delivery of another client");
+    // It is still good where it came from.
+    refused.delivery.ack()?;
+    tx.rollback().await?;
+    cx.acks_last(&consumer).await?;
+    cx.nothing(&mut consumer).await
+}
+
+/// What each message costs beside its payload counts too: a transaction that took every send must commit.
+async fn many_small_messages_commit_or_are_refused(cx: Ctx) -> Outcome {
+    cx.queue("a").await?;
+    let mut tx = cx.client.transaction_for(Duration::from_secs(120)).await?;
+    let mut taken = 0;
+    while taken < 40_000 {
+        match tx.send("a", "x").await {
+            Ok(()) => taken += 1,
+            Err(e) => {
+                check_eq!(e.kind(), Kind::TooLarge, "message {taken}");
+                break;
+            }
+        }
+    }
+    check!(taken >= 1_000, "only {taken} small messages in a transaction");
+    tx.commit().await?;
+    cx.eventually("all of them are there", || async {
+        Ok(cx.client.queue("a").depth().await?.ready.exact().is_none_or(|n| n == taken))
+    })
+    .await
 }

@@ -21,6 +21,7 @@ pub(crate) struct Envelope {
     sends: Vec<(Target, Message)>,
     until: Instant,
     checked: Vec<Target>,
+    size: envelope::Size,
 }
 
 impl Envelope {
@@ -30,10 +31,11 @@ impl Envelope {
             sends: Vec::new(),
             until: Instant::now() + lifetime.min(LONGEST),
             checked: Vec::new(),
+            size: envelope::Size::new(),
         }
     }
 
-    /// Adds a message; its target must exist.
+    /// Adds a message; its target must exist, and what it costs beside its payload must have room too.
     pub(crate) async fn send(&mut self, to: Target, message: Message) -> Result<()> {
         self.in_time()?;
         if !self.checked.contains(&to) {
@@ -42,8 +44,14 @@ impl Envelope {
             }
             self.checked.push(to.clone());
         }
+        self.size.add(&to, &message, self.client.inner.clock.now())?;
         self.sends.push((to, message));
         Ok(())
+    }
+
+    /// The ids of messages without one will derive from that of this input.
+    pub(crate) fn derive_from(&mut self, input: &MessageId) -> Result<()> {
+        self.size.derive(input)
     }
 
     fn in_time(&self) -> Result<()> {
