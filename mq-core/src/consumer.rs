@@ -4,19 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::RetryPolicy;
-use crate::client::Client;
 use crate::deadline::within;
 use crate::delivery::Delivery;
-use crate::driver::{ConsumerOptions, Control, Flushed, Incoming, Mode, Sort, Start, Target};
+use crate::driver::{Control, Flushed, Incoming, Mode, Sort, Start};
 use crate::error::{Error, Kind, Result};
 use crate::event::ClientEvent;
-use crate::run::RunOptions;
 use crate::turn;
 use crate::{Ability, DeathReason};
 
 pub(crate) mod arrivals;
 pub(crate) mod arrive;
+mod builder;
 pub(crate) mod core;
 pub(crate) mod credit;
 pub(crate) mod fence;
@@ -30,120 +28,12 @@ pub(crate) mod settle;
 pub(crate) mod stash;
 mod watched;
 
+pub use self::builder::ConsumerBuilder;
+
 use self::arrivals::Arrivals;
 use self::core::ConsumerCore;
 use self::reopening::Reopening;
 use self::session::Session;
-
-/// Builds a [`Consumer`].
-#[derive(Debug)]
-pub struct ConsumerBuilder {
-    client: Client,
-    options: ConsumerOptions,
-    retry: Option<RetryPolicy>,
-    pub(crate) run: RunOptions,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(client: Client, source: Target, mode: Mode) -> Self {
-        let mut options = ConsumerOptions::new(source, mode);
-        if options.mode == Mode::Broadcast {
-            options.start = Start::Latest;
-        }
-        Self { client, options, retry: None, run: RunOptions::default() }
-    }
-
-    /// Messages held unsettled at most, those waiting inside the consumer included. Default 100, at least 1. In a
-    /// group that covers what waits behind a message that is retried: a busy key that fails for long fills it.
-    #[must_use]
-    pub fn prefetch(mut self, messages: u32) -> Self {
-        self.options.prefetch = messages;
-        self
-    }
-
-    /// Where a group without stored offsets (default earliest), a broadcast (default latest) or a browse starts.
-    #[must_use]
-    pub fn start(mut self, start: Start) -> Self {
-        self.options.start = start;
-        self
-    }
-
-    /// The only consumer of its queue: further ones wait until this one is gone.
-    #[must_use]
-    pub fn exclusive(mut self) -> Self {
-        if self.options.mode == Mode::Shared {
-            self.options.mode = Mode::Exclusive;
-        }
-        self
-    }
-
-    /// How a failing message is retried. Default: the queue's policy as this client declared it, else
-    /// [`RetryPolicy::default`].
-    #[must_use]
-    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
-        self.retry = Some(policy.into());
-        self
-    }
-
-    /// Opens the consumer. When this returns, its start position is fixed.
-    ///
-    /// # Errors
-    /// [`NotFound`](Kind::NotFound), [`Unsupported`](Kind::Unsupported) for a mode the backend does not have,
-    /// [`ConfigInvalid`](Kind::ConfigInvalid) for a prefetch of 0 or a bad policy,
-    /// [`AlreadyExists`](Kind::AlreadyExists) for a group `g` of a topic `t` beside a queue `t.g`: their dead letters
-    /// would lie in one queue.
-    ///
-    /// # Cancel safety
-    /// A consumer that was opened is closed again.
-    pub async fn open(self) -> Result<Consumer> {
-        let core = self.finish()?;
-        let mut consumer = Consumer {
-            core,
-            session: None,
-            reopening: Reopening::default(),
-            buffer: VecDeque::new(),
-            arrivals: Arrivals::default(),
-            batch: None,
-            shown: false,
-            deaths: 0,
-        };
-        let deadline = consumer.core.client.inner.options.admin_deadline;
-        consumer.core.check_dead_letters().await?;
-        within("open consumer", deadline, consumer.reopen()).await.map_err(|e| consumer.core.explain(e))?;
-        consumer.core.client.inner.base.start_duties();
-        Ok(consumer)
-    }
-
-    fn finish(mut self) -> Result<Arc<ConsumerCore>> {
-        let inner = Arc::clone(&self.client.inner);
-        if self.options.prefetch == 0 {
-            return Err(Error::config("a prefetch of 0 would mean no bound or no message; use at least 1"));
-        }
-        let can = &inner.info.capabilities;
-        match self.options.mode {
-            Mode::Shared => can.check(Ability::Queues)?,
-            Mode::Exclusive => can.check(Ability::Exclusive)?,
-            Mode::Group(_) => can.check(Ability::Topics)?,
-            Mode::Broadcast => can.check(Ability::Broadcast)?,
-            Mode::Browse => can.check(Ability::Browse)?,
-        }
-        let source = &mut self.options.source;
-        source.name = inner.full_name(source.sort.as_str(), &source.name)?;
-        if let Mode::Group(group) = &mut self.options.mode {
-            *group = inner.full_name("group", group)?;
-        }
-        let declared = inner.queue_spec(&self.options.source.name);
-        if let Some(spec) = &declared {
-            self.options.max_deaths = spec.max_deaths;
-        } else if inner.base.keeps_letters(&self.options.source.name) {
-            // As it is declared, by whomever: looking at a letter is no reason to move it on.
-            self.options.max_deaths = u32::MAX;
-        }
-        let retry = self.retry.or(declared.and_then(|s| s.retry)).unwrap_or_default();
-        retry.check()?;
-        Ok(Arc::new(ConsumerCore::new(self.client, self.options, retry)))
-    }
-}
 
 /// Receives messages, each as a [`Delivery`] to settle exactly once.
 ///
@@ -327,6 +217,7 @@ impl Consumer {
         self.arrivals.clear();
         let session = self.session.take()?;
         session.kill();
+        session.flusher.give_up();
         Some(session)
     }
 
@@ -421,13 +312,17 @@ impl Consumer {
     /// Pushes recorded acks out and says how far the broker answers for them.
     ///
     /// # Errors
-    /// The acks may not have reached the broker; their messages may come again.
+    /// The acks may not have reached the broker; their messages may come again. Told once also of acks that were lost
+    /// with an earlier connection, before they could be pushed out.
     ///
     /// # Cancel safety
     /// Recorded acks stay recorded.
     pub async fn flush_acks(&self) -> Result<Flushed> {
-        let Some(session) = &self.session else { return Ok(Flushed::Taken) };
-        session.flush().await.map_err(|e| self.core.explain(e))
+        let flushed = match &self.session {
+            Some(session) => session.flush().await.map_err(|e| self.core.explain(e))?,
+            None => Flushed::Taken,
+        };
+        self.core.check_lost_acks().map(|()| flushed)
     }
 
     /// Messages held unsettled now, those waiting inside the consumer included.
@@ -439,7 +334,8 @@ impl Consumer {
     /// Flushes acks, gives back what is held (uncounted) and leaves. Deliveries in other hands become void.
     ///
     /// # Errors
-    /// What was not given back comes again when the broker notices.
+    /// What was not given back comes again when the broker notices, and so does what was acknowledged over a connection
+    /// that was lost before the acks were pushed out.
     ///
     /// # Cancel safety
     /// The close goes on in the background.
@@ -450,10 +346,10 @@ impl Consumer {
     /// As [`close`](Self::close).
     pub(crate) async fn leave(&mut self) -> Result<()> {
         self.buffer.clear();
-        let Some(session) = self.session.take() else { return Ok(()) };
-        let core = Arc::clone(&self.core);
+        let Some(session) = self.session.take() else { return self.core.check_lost_acks() };
         let closing = tokio::spawn(async move { session.close().await });
-        closing.await.unwrap_or_else(|e| Err(crate::client::panicked(&e))).map_err(|e| core.explain(e))
+        let closed = closing.await.unwrap_or_else(|e| Err(crate::client::panicked(&e)));
+        closed.map_err(|e| self.core.explain(e)).and_then(|()| self.core.check_lost_acks())
     }
 }
 

@@ -1,7 +1,11 @@
 //! What is wrong is refused before any I/O, by a line that says what to do.
 
+use std::time::Duration;
+
+use mq_core::driver::Start;
 use mq_core::{
-    Backoff, Binding, ClientOptions, ExchangeSpec, Headers, Kind, Message, QueueSpec, TopicSpec, Topology,
+    Backoff, Binding, ClientOptions, ExchangeSpec, Headers, Kind, Message, QueueSpec, Received, RunLoop,
+    TopicSpec, Topology,
 };
 
 use crate::context::Ctx;
@@ -20,6 +24,7 @@ scenarios! {
     bad_policies_are_refused [Queues];
     bad_specs_are_refused [Queues];
     bad_urls_are_refused_before_any_io [] Url;
+    options_without_an_effect_are_refused [Queues];
     errors_are_one_line_without_control_characters [Queues];
     odd_but_legal_text_survives [Queues];
 }
@@ -178,6 +183,32 @@ async fn bad_urls_are_refused_before_any_io(cx: Ctx) -> Outcome {
     ] {
         refused(garbage, word).await?;
     }
+    Ok(())
+}
+
+/// What would be ignored is refused, before any I/O: had the broker been asked, this would be `NotFound`.
+async fn options_without_an_effect_are_refused(cx: Ctx) -> Outcome {
+    let (queue, topic) = (cx.client.queue("missing"), cx.client.topic("missing"));
+    let second = Duration::from_secs(1);
+    let bad = [
+        ("a start position of a queue", queue.consumer().start(Start::Latest)),
+        ("a start position of an exclusive consumer", queue.consumer().exclusive().start(Start::Earliest)),
+        ("a start position of a queue's browse", queue.browse().start(Start::Latest)),
+        ("an exclusive browse", queue.browse().exclusive()),
+        ("an exclusive group", topic.group("g").exclusive()),
+        ("an exclusive broadcast", topic.broadcast().exclusive()),
+        ("concurrency without a run", queue.consumer().concurrency(2)),
+        ("concurrency per key without a run", queue.consumer().concurrency_per_key(2)),
+        ("a handler timeout without a run", queue.consumer().handler_timeout(second)),
+        ("a grace time without a run", queue.consumer().grace(second)),
+    ];
+    for (what, builder) in bad {
+        check_kind!(builder.open().await, Kind::ConfigInvalid, "{what}");
+    }
+    let handler = |_: Received| async { Ok(()) };
+    let run = RunLoop::new().on(queue.consumer().handler_timeout(second), handler);
+    let refused = run.run_until(std::future::pending::<()>()).await;
+    check_kind!(refused, Kind::ConfigInvalid, "an option of the run on one of its consumers");
     Ok(())
 }
 

@@ -22,7 +22,9 @@ scenarios! {
     concurrency_is_bounded [Queues];
     one_key_is_handled_one_at_a_time [Queues];
     several_queues_with_one_shutdown [Queues];
+    a_run_of_two_queues_without_a_bound [Queues];
     a_batch_handler_settles_its_batch [Queues, Retry];
+    a_large_batch_fills_before_its_time [Queues];
     a_handler_may_settle_itself [Queues, Retry];
     a_handler_that_outlives_the_grace_gives_its_message_back [Queues];
     a_loop_of_a_missing_queue_ends [Queues];
@@ -395,6 +397,48 @@ async fn bad_options_are_refused(cx: Ctx) -> Outcome {
     check_kind!(none, Kind::ConfigInvalid, "a concurrency of 0");
     let none = consumer().concurrency_per_key(0).run_until(stop(), idle()).await;
     check_kind!(none, Kind::ConfigInvalid, "a concurrency per key of 0");
+    let batch = |_: Vec<Received>| async { Ok(()) };
+    let never = RunLoop::new().on_batch(consumer().prefetch(10), 11, Duration::from_secs(1), batch);
+    check_kind!(never.run_until(stop()).await, Kind::ConfigInvalid, "a batch above the prefetch");
+    Ok(())
+}
+
+/// Larger than what a consumer holds as a rule: full all the same, and not only when its time is over.
+async fn a_large_batch_fills_before_its_time(cx: Ctx) -> Outcome {
+    let queue = cx.ordered_queue("q").await?;
+    let producer = queue.producer().build().await?;
+    for sent in producer.send_all((0..300).map(|n: u32| n.to_string())).await {
+        sent?;
+    }
+    let log = Log::default();
+    let handler = {
+        let log = log.clone();
+        move |batch: Vec<Received>| {
+            log.note(batch.len().to_string());
+            std::future::ready(Ok(()))
+        }
+    };
+    let run = RunLoop::new().on_batch(queue.consumer(), 150, cx.patience.fail_over * 2, handler);
+    cx.ends("a run of two full batches", run.run_until(log.reach(2))).await??;
+    check_eq!(log.entries(), ["150", "150"], "the sizes of the batches");
+    Ok(())
+}
+
+/// More than there can be is as many as there can be.
+async fn a_run_of_two_queues_without_a_bound(cx: Ctx) -> Outcome {
+    let (a, b) = (cx.queue("a").await?, cx.queue("b").await?);
+    a.send("x").await?;
+    let log = Log::default();
+    let noting = || {
+        let log = log.clone();
+        move |message: Received| {
+            log.note(text(&message));
+            std::future::ready(Ok(()))
+        }
+    };
+    let run = RunLoop::new().on(a.consumer(), noting()).on(b.consumer(), noting()).concurrency(usize::MAX);
+    let report = cx.ends("a run of two queues", run.run_until(log.reach(1))).await??;
+    check_eq!(report.handled, 1, "handled");
     Ok(())
 }
 

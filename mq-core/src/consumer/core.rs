@@ -23,6 +23,8 @@ pub(crate) struct ConsumerCore {
     pub(crate) options: ConsumerOptions,
     pub(crate) retry: RetryPolicy,
     opened: AtomicBool,
+    /// Acks died with their session before they were flushed, and nobody was told.
+    pub(super) lost_acks: Arc<AtomicBool>,
     /// Nothing is handed out until it is resumed, whatever becomes of the connection.
     paused: AtomicBool,
     /// For a broadcast that can seek.
@@ -42,6 +44,7 @@ impl ConsumerCore {
             options,
             retry,
             opened: AtomicBool::new(false),
+            lost_acks: Arc::default(),
             paused: AtomicBool::new(false),
             places,
             group: OnceLock::new(),
@@ -51,6 +54,15 @@ impl ConsumerCore {
 
     pub(crate) fn opened_before(&self) -> bool {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Tells once of acks that died with their session.
+    pub(super) fn check_lost_acks(&self) -> Result<()> {
+        if !self.lost_acks.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let text = "acknowledgements were lost with their connection; their messages come again";
+        Err(self.explain(Error::disconnected(text)))
     }
 
     #[inline]

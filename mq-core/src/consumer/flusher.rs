@@ -33,10 +33,14 @@ pub(crate) struct Flusher {
     told: AtomicBool,
     running: AtomicBool,
     stopped: AtomicBool,
+    /// The session is gone, and what was recorded is lost with it.
+    gone: AtomicBool,
+    /// Acks of this consumer were lost, and nobody was told.
+    lost: Arc<AtomicBool>,
 }
 
 impl Flusher {
-    pub(super) fn new(prefetch: u32) -> Self {
+    pub(super) fn new(prefetch: u32, lost: Arc<AtomicBool>) -> Self {
         Self {
             recorded: AtomicU32::new(0),
             enough: (prefetch / 4).clamp(1, u32::try_from(defaults::ACK_BOUND).unwrap_or(u32::MAX)),
@@ -47,6 +51,8 @@ impl Flusher {
             told: AtomicBool::new(false),
             running: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            lost,
         }
     }
 
@@ -86,6 +92,21 @@ impl Flusher {
         self.urgent.notify_one();
     }
 
+    /// The session is gone: remembers whether an ack went with it.
+    pub(super) fn give_up(&self) {
+        self.gone.store(true, Ordering::Release);
+        if self.recorded.swap(0, Ordering::AcqRel) > 0 {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Gives up again what was recorded since the session went.
+    fn give_up_late(&self) {
+        if self.gone.load(Ordering::Acquire) {
+            self.give_up();
+        }
+    }
+
     /// Starts the task, once, when the first delivery of a session is made.
     pub(super) fn ensure(session: &Arc<Session>) {
         let flusher = &session.flusher;
@@ -115,6 +136,7 @@ impl Drop for Flushing<'_> {
         if self.acks > 0 {
             self.flusher.recorded.fetch_add(self.acks, Ordering::AcqRel);
             self.flusher.call(false);
+            self.flusher.give_up_late();
         }
     }
 }
@@ -132,6 +154,7 @@ impl Session {
             }
         }
         self.flusher.call(enough);
+        self.flusher.give_up_late();
     }
 
     async fn flush_loop(&self) {
@@ -166,16 +189,19 @@ mod tests {
 
     #[test]
     fn enough_acks_go_out_together() {
-        let flusher = Flusher::new(16);
+        let flusher = Flusher::new(16, Arc::default());
         assert_eq!((0..4).map(|_| flusher.recorded(false)).collect::<Vec<_>>(), [false, false, false, true]);
         flusher.begin().done();
         assert!(!flusher.recorded(false));
-        assert!(Flusher::new(1).recorded(false), "with a prefetch of 1 the broker waits for each ack");
+        assert!(
+            Flusher::new(1, Arc::default()).recorded(false),
+            "with a prefetch of 1 the broker waits for each ack"
+        );
     }
 
     #[test]
     fn the_last_ack_goes_out_at_once_but_not_again_and_again() {
-        let flusher = Flusher::new(100);
+        let flusher = Flusher::new(100, Arc::default());
         assert!(flusher.recorded(true), "nothing went before it");
         flusher.begin().done();
         let last = flusher.last.load(Ordering::Relaxed);
@@ -184,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_a_flush_that_was_given_up_took_along_still_waits() {
-        let flusher = Flusher::new(100);
+        let flusher = Flusher::new(100, Arc::default());
         flusher.recorded(false);
         drop(flusher.begin());
         assert_eq!(flusher.recorded.load(Ordering::Acquire), 1);

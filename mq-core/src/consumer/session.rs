@@ -63,6 +63,7 @@ impl Session {
         let pumped = matches!(core.options.mode, Mode::Group(_));
         let link = Arc::clone(&core.client.inner.link);
         let layers = core.client.inner.options.layers.clone();
+        let flusher = Flusher::new(prefetch, Arc::clone(&core.lost_acks));
         let session = Arc::new(Self {
             core,
             driver,
@@ -72,7 +73,7 @@ impl Session {
             dead: AtomicBool::new(false),
             link,
             fence: Fence::default(),
-            flusher: Flusher::new(prefetch),
+            flusher,
             pump: pumped.then(Pump::new),
             stash: pumped.then(Stash::default),
             layers,

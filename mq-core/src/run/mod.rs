@@ -113,7 +113,8 @@ impl RunLoop {
         Self::default()
     }
 
-    /// Adds a handler for the messages of a consumer.
+    /// Adds a handler for the messages of a consumer. Concurrency, handler timeout and grace are set on the run loop: a
+    /// consumer that brings its own is refused.
     #[must_use]
     pub fn on(mut self, consumer: ConsumerBuilder, handler: impl Handler) -> Self {
         self.sources.push((consumer, Work::single(handler)));
@@ -121,7 +122,8 @@ impl RunLoop {
     }
 
     /// Adds a handler for batches: up to `max` messages, or what has come after `wait` since the first. One result
-    /// settles all of them that the handler has not settled itself.
+    /// settles all of them that the handler has not settled itself. A batch larger than the default prefetch raises
+    /// that, up to 65,535; one larger than a prefetch that was set is refused.
     #[must_use]
     pub fn on_batch(
         mut self,
@@ -174,18 +176,20 @@ impl RunLoop {
     /// begin; it comes again, uncounted.
     ///
     /// # Errors
-    /// That of a consumer that cannot be opened, before any handler begins. The error that ended a consumer, after the
+    /// [`ConfigInvalid`](crate::Kind::ConfigInvalid) for settings that cannot work, before any I/O. That of a consumer
+    /// that cannot be opened, before any handler begins. The error that ended a consumer, after the
     /// same shutdown: for example [`NotFound`](crate::Kind::NotFound) if its queue is gone. Errors of handlers do not
     /// end the run.
     ///
     /// # Cancel safety
     /// Dropping the run drops its handlers; messages that are not settled come again, uncounted.
-    pub async fn run_until(self, stop: impl Future) -> Result<RunReport> {
+    pub async fn run_until(mut self, stop: impl Future) -> Result<RunReport> {
         self.check()?;
         let tally = Arc::new(Tally::default());
         // One consumer alone has no more workers than that.
         let shared = self.sources.len() > 1;
-        let permits = shared.then(|| Arc::new(Semaphore::new(self.options.concurrency)));
+        let permits =
+            shared.then(|| Arc::new(Semaphore::new(self.options.concurrency.min(Semaphore::MAX_PERMITS))));
         let (ending, bell) = watch::channel(false);
         let end = End { flag: Arc::new(AtomicBool::new(false)), bell };
         let mut stop = pin!(stop);
@@ -193,7 +197,7 @@ impl RunLoop {
         for (builder, work) in self.sources {
             tokio::select! {
                 biased;
-                consumer = builder.open() => opened.push((consumer?, work)),
+                consumer = builder.open_for_run() => opened.push((consumer?, work)),
                 _ = stop.as_mut() => return Ok(tally.report()),
             }
         }
@@ -221,7 +225,7 @@ impl RunLoop {
         outcome.map(|()| tally.report())
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         if self.sources.is_empty() {
             return Err(Error::config("a run loop without a handler would do nothing; add one with `on`"));
         }
@@ -231,6 +235,16 @@ impl RunLoop {
         let empty_batch = |w: &Work| matches!(w, Work::Batch { max: 0, .. });
         if self.sources.iter().any(|(_, work)| empty_batch(work)) {
             return Err(Error::config("a batch of at most 0 messages would hold none; use at least 1"));
+        }
+        for (builder, work) in &mut self.sources {
+            if builder.run.is_some() {
+                return Err(Error::config(
+                    "concurrency, handler timeout and grace are those of the run loop; set them there, not on a consumer of it",
+                ));
+            }
+            if let Work::Batch { max, .. } = work {
+                builder.hold_batches(*max)?;
+            }
         }
         Ok(())
     }
@@ -248,31 +262,35 @@ fn flatten(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 }
 
 impl ConsumerBuilder {
+    fn run_options(&mut self) -> &mut RunOptions {
+        self.run.get_or_insert_default()
+    }
+
     /// Handlers that run at the same time in [`run_until`](Self::run_until). Default 1.
     #[must_use]
     pub fn concurrency(mut self, handlers: usize) -> Self {
-        self.run.concurrency = handlers;
+        self.run_options().concurrency = handlers;
         self
     }
 
     /// As [`RunLoop::concurrency_per_key`].
     #[must_use]
     pub fn concurrency_per_key(mut self, handlers: usize) -> Self {
-        self.run.per_key = Some(handlers);
+        self.run_options().per_key = Some(handlers);
         self
     }
 
     /// As [`RunLoop::handler_timeout`].
     #[must_use]
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
-        self.run.handler_timeout = timeout;
+        self.run_options().handler_timeout = timeout;
         self
     }
 
     /// As [`RunLoop::grace`].
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.run.grace = grace;
+        self.run_options().grace = grace;
         self
     }
 
@@ -283,8 +301,8 @@ impl ConsumerBuilder {
     ///
     /// # Cancel safety
     /// As for [`RunLoop::run_until`].
-    pub async fn run_until(self, stop: impl Future, handler: impl Handler) -> Result<RunReport> {
-        let options = self.run;
+    pub async fn run_until(mut self, stop: impl Future, handler: impl Handler) -> Result<RunReport> {
+        let options = self.run.take().unwrap_or_default();
         RunLoop::new().with(options).on(self, handler).run_until(stop).await
     }
 }

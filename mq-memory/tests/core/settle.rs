@@ -1,8 +1,8 @@
 //! Settlements that fail.
 
-use mq_core::Error;
-use mq_core::driver::Count;
-use mq_memory::Operation;
+use mq_core::driver::{Count, Flushed};
+use mq_core::{Client, Consumer, Error, Kind};
+use mq_memory::{MemoryConnector, Operation};
 
 use crate::common::{S, rig};
 
@@ -21,4 +21,41 @@ async fn a_give_back_that_failed_stays_uncounted_when_it_is_dropped() {
     again.ack().unwrap();
     consumer.close().await.unwrap();
     assert_eq!(client.queue("q").depth().await.unwrap().ready, Count::Exact(0));
+}
+
+/// The connection is gone, and the core does not know yet: the ack is recorded, and lost.
+async fn an_ack_that_gets_lost(broker: &MemoryConnector, client: &Client) -> Consumer {
+    for text in ["a", "b"] {
+        client.queue("q").send(text).await.unwrap();
+    }
+    let mut consumer = client.queue("q").consumer().open().await.unwrap();
+    let first = consumer.recv().await.unwrap();
+    // Held, so that no ack is the last one.
+    std::mem::forget(consumer.recv().await.unwrap());
+    broker.switchboard().disconnect();
+    first.ack().unwrap();
+    consumer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_tells_once_of_acks_that_died_with_their_connection() {
+    let (broker, client) = rig(|_| ()).await;
+    let mut consumer = an_ack_that_gets_lost(&broker, &client).await;
+    let again = consumer.recv_for(S * 30).await.unwrap().expect("it comes again");
+    let error = consumer.flush_acks().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_temporary()), (Kind::Disconnected, true), "{error}");
+    assert!(error.to_string().contains("come again"), "{error}");
+    again.ack().unwrap();
+    assert_eq!(consumer.flush_acks().await.unwrap(), Flushed::Confirmed);
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_tells_of_acks_that_died_with_their_connection() {
+    let (broker, client) = rig(|_| ()).await;
+    let mut consumer = an_ack_that_gets_lost(&broker, &client).await;
+    broker.switchboard().down();
+    assert!(consumer.recv_for(S * 3).await.unwrap().is_none(), "nothing comes from a broker that is down");
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Disconnected, "{error}");
 }
