@@ -162,7 +162,12 @@ fn ask(link: &Link, firsts: &Firsts) -> Result<TopicPartitionList> {
     let asker = link.pool.asker(link)?;
     // What it has to tell is told by the others, too.
     drop(asker.poll(Duration::ZERO));
-    asker.offsets_for_times(asked, CALL).map_err(failed)
+    asker.offsets_for_times(asked, CALL).map_err(failed).inspect_err(|_| {
+        // It goes by the leaders that it knows, and does not ask anew by itself when one of them is gone.
+        for topic in firsts.keys() {
+            drop(asker.fetch_metadata(Some(topic), CALL));
+        }
+    })
 }
 
 /// What was decided, by where it has become effective. If that is nowhere, nothing of it is to be: either is whole.
