@@ -172,7 +172,7 @@ fn present(conflict: &Error) -> Option<Note> {
     Note::parse(rest.split('\'').nth(1)?)
 }
 
-fn conflict(object: &str, present: Note, wanted: Note) -> Error {
+pub(crate) fn conflict(object: &str, present: Note, wanted: Note) -> Error {
     let property = if present.ttl != wanted.ttl {
         "ttl"
     } else if present.keeps_expired != wanted.keeps_expired {

@@ -17,7 +17,7 @@ use crate::connection::{Admin, found};
 use crate::convert;
 use crate::error::BACKEND;
 use crate::looks::Proof;
-use crate::note::Note;
+use crate::note::{self, Note};
 use crate::plan::{self, Plan};
 use crate::{pattern, topic};
 
@@ -166,19 +166,23 @@ async fn declare_one(admin: &Admin, plan: Plan, is_new: bool) -> Result<()> {
 
 async fn declare_queue(admin: &Admin, spec: &QueueSpec) -> Result<Applied> {
     let plans = plan::queue(spec, admin.version())?;
+    // In this order: a queue that is there has had its note before.
+    let there = admin.queue_exists(&spec.name).await?;
     let (wanted, present) = (Note::of(spec), Note::read(admin, &spec.name).await?);
-    // Finds a conflict before anything is made.
-    if present.partitions.is_some() {
-        return wanted.keep(admin, &spec.name).await.map(|()| Applied::Unchanged);
+    if present != wanted {
+        // Finds a conflict before anything is made.
+        if there || present.partitions.is_some() {
+            return Err(note::conflict(&spec.name, present, wanted));
+        }
+        if present != Note::default() {
+            // Its queue went without it: the broker deleted it, or somebody who knows nothing of notes.
+            Note::forget(admin, &spec.name).await?;
+        }
     }
-    if present != wanted && present != Note::default() && !admin.queue_exists(&spec.name).await? {
-        // Its queue went without it: the broker deleted it, or somebody who knows nothing of notes.
-        Note::forget(admin, &spec.name).await?;
-    }
+    wanted.keep(admin, &spec.name).await?;
     for plan in plans {
         make_queue(admin, plan).await?;
     }
-    wanted.keep(admin, &spec.name).await?;
     Ok(Applied::Done)
 }
 

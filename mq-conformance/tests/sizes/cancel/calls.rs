@@ -499,7 +499,7 @@ impl DedupStore for Slow {
 }
 
 fn dedup(client: &Client) -> Dedup {
-    Dedup::new("handler", std::sync::Arc::new(Slow(MemoryDedup::new(client.clock().clone()))))
+    Dedup::new("handler", std::sync::Arc::new(Slow(MemoryDedup::new(client.clock()))))
 }
 
 fn not_found(error: mq_core::Error) -> mq_core::Result<()> {
