@@ -75,7 +75,7 @@ async fn one(run: &Run, setup: &Setup, client: &Client, number: u64, reached: bo
     run.gate.send_replace(gate);
     done.map_err(|e| Error::new(Kind::Unexpected, format!("{name} {number} failed: {e}")))?;
     let (up, answered) = (began.elapsed(), run.recorder.now());
-    let recovered = recovery(run, began, began + up + run.plan.patience.fail_over).await;
+    let recovered = recovery(run, client, began, began + up + run.plan.patience.fail_over).await;
     run.recorder.healed(fault);
     Ok(Kill { name, number, confirmed, delivered, reached, mark, began: start, answered, up, recovered })
 }
@@ -122,17 +122,23 @@ async fn delete(run: &Run, client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// Nothing waits to be delivered: what went with a deleted queue never is.
+async fn is_empty(client: &Client) -> bool {
+    client.queue(QUEUE).depth().await.is_ok_and(|depth| depth.ready.exact() == Some(0))
+}
+
 /// Waits until a send and a delivery have succeeded again and nothing that was open at the kill is open any more;
 /// the time until then, or `None` if that took until the deadline.
-async fn recovery(run: &Run, began: Instant, until: Instant) -> Option<Duration> {
+async fn recovery(run: &Run, client: &Client, began: Instant, until: Instant) -> Option<Duration> {
     let (sent, seen) = (*run.confirmed.borrow(), run.delivered());
     let open = run.recorder.with(|h| h.sends.len());
     let mut working = None;
     while Instant::now() < until {
         let (confirmed, delivered) = (*run.confirmed.borrow(), run.delivered());
         // A broker that works through a long fault may have done all that it may get before the next one.
-        let sends = confirmed > sent || *run.ended.borrow() >= run.plan.messages.min(*run.gate.borrow());
-        let receives = delivered > seen || delivered >= confirmed;
+        let all = *run.ended.borrow() >= run.plan.messages.min(*run.gate.borrow());
+        let sends = confirmed > sent || all;
+        let receives = delivered > seen || delivered >= confirmed || all && is_empty(client).await;
         if sends && receives {
             working.get_or_insert_with(|| began.elapsed());
             let ended = run.recorder.with(|h| {

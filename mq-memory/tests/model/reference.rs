@@ -314,7 +314,7 @@ impl Model {
     fn bury(&mut self, source: &str, mut m: Msg) {
         m.expires = None;
         let name = format!("{source}.dlq");
-        self.declare(&name, Kind { max_deaths: 100, ..Kind::default() });
+        self.declare(&name, Kind { max_deaths: u32::MAX, ..Kind::default() });
         self.put(&name, m);
     }
 
@@ -331,9 +331,10 @@ impl Model {
         }
     }
 
-    fn undelivered(&mut self, m: Msg) {
+    fn undelivered(&mut self, mut m: Msg) {
+        m.expires = None;
         self.reported.push(m.id.clone());
-        self.declare("mq.undelivered", Kind { max_deaths: 100, ..Kind::default() });
+        self.declare("mq.undelivered", Kind { max_deaths: u32::MAX, ..Kind::default() });
         self.put("mq.undelivered", m);
     }
 

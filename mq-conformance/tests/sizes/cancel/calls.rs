@@ -11,8 +11,11 @@ use super::world::{Call, FILL, text};
 
 /// Here the answer comes with the hand-over, so that nothing can be dropped between the two; and over the emulations a
 /// transaction is this process's own until its commit.
-pub(super) const AT_ONCE: &[&str] =
-    &["confirmation", "close_producer", "begin", "ack_in_a_transaction", "rollback"];
+pub(super) const AT_ONCE: &[&str] = &["confirmation", "close_producer", "backlog", "settle_of_a_group"];
+
+/// The same over the emulations.
+pub(super) const AT_ONCE_EMULATED: &[&str] =
+    &["confirmation", "close_producer", "settle_of_a_group", "begin", "ack_in_a_transaction", "rollback"];
 
 /// Makes the table of calls.
 macro_rules! calls {
