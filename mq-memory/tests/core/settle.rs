@@ -51,6 +51,16 @@ async fn a_flush_tells_once_of_acks_that_died_with_their_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_is_no_failure_for_what_has_come_again() {
+    let (broker, client) = rig(|_| ()).await;
+    let mut consumer = an_ack_that_gets_lost(&broker, &client).await;
+    for _ in 0..2 {
+        consumer.recv_for(S * 30).await.unwrap().expect("it comes again").ack().unwrap();
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_close_tells_of_acks_that_died_with_their_connection() {
     let (broker, client) = rig(|_| ()).await;
     let mut consumer = an_ack_that_gets_lost(&broker, &client).await;
