@@ -71,7 +71,7 @@ async fn a_queue_without_a_leader_is_not_told_as_empty(broker: Broker) {
     let e = told.0.expect_err("a queue that nobody leads has no count");
     assert!(e.kind() == Kind::Timeout && e.is_temporary(), "{e}");
     assert_eq!(told.1.unwrap().ready, Count::Exact(3), "it is asked again until it has a leader");
-    assert_eq!(ready(&hasty, &queue).await, 3);
+    assert_eq!(ready(&own, &queue).await, 3);
     let browse = ConsumerOptions::new(Target::queue(&queue), Mode::Browse);
     let browser = own.open_consumer(&browse).await.unwrap();
     assert_eq!(take(&browser, 3).await.len(), 3);
