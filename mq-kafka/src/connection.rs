@@ -23,6 +23,7 @@ use crate::context::{Quiet, Sending, Sent};
 use crate::delay::Delay;
 use crate::detach::Detached;
 use crate::event::Events;
+use crate::fresh::Fresh;
 use crate::gate::Gate;
 use crate::half::KafkaHalfLog;
 use crate::producer::KafkaProducer;
@@ -93,6 +94,7 @@ pub(crate) struct Link {
     pub(crate) gate: Arc<Gate>,
     pub(crate) events: Arc<Events>,
     pub(crate) topics: Topics,
+    pub(crate) fresh: Fresh,
     pub(crate) delay: Delay,
     pub(crate) pool: Pool,
     /// Brokers at the time of the connect: bounds the default replication.
@@ -137,6 +139,7 @@ impl Link {
             gate,
             events,
             topics: Topics::default(),
+            fresh: Fresh::default(),
             delay: Delay::default(),
             pool,
             brokers,
@@ -189,7 +192,18 @@ impl Link {
 
     /// The partitions of a topic, or `None` if there is no such topic. Blocks.
     pub(crate) fn partitions(&self, name: &str) -> Result<Option<Vec<i32>>> {
-        partitions(self.admin.inner(), name)
+        loop {
+            let found = partitions(self.admin.inner(), name)?;
+            if found.is_some() || !self.is_known(name) {
+                return Ok(found);
+            }
+            pause(STUMBLE);
+        }
+    }
+
+    /// It is there, although the broker that was asked denies it. One broker has heard of all that it has made.
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.brokers > 1 && self.fresh.has(name)
     }
 
     /// Fails with [`NotFound`](Kind::NotFound) unless the target is there.

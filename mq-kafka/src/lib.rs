@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod export;
 mod flight;
+mod fresh;
 mod gate;
 mod half;
 mod producer;

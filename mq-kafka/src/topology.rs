@@ -162,10 +162,14 @@ async fn declare(link: &Arc<Link>, plan: &Plan) -> Result<Applied> {
     };
     match outcome {
         Some(Ok(_)) => {
+            link.fresh.note(&plan.name);
             seen(link, &plan.name, true).await?;
             Ok(Applied::Done)
         }
-        Some(Err((_, Code::TopicAlreadyExists))) => compare(link, plan).await,
+        Some(Err((_, Code::TopicAlreadyExists))) => {
+            link.fresh.note(&plan.name);
+            compare(link, plan).await
+        }
         Some(Err((name, code))) => {
             let doing = format!("the {} `{name}` was not created", plan.sort.as_str());
             Err(error::of_code(&doing, code))
@@ -294,6 +298,17 @@ impl Plan {
 
 /// The settings of a topic.
 async fn settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, String>> {
+    loop {
+        match ask_settings(link, topic).await {
+            Err(e) if e.kind() == Kind::NotFound && link.is_known(topic) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn ask_settings(link: &Arc<Link>, topic: &str) -> Result<HashMap<String, String>> {
     let asked = [ResourceSpecifier::Topic(topic)];
     let found = link.admin().await?.describe_configs(&asked, &options(link));
     let found = found.await.map_err(|e| error::of("the topic's settings were not read", e))?;
@@ -332,6 +347,7 @@ pub(crate) async fn kept(link: &Arc<Link>, topic: &str) -> Result<Kept> {
 /// A message sent to a topic that is gone would wait in librdkafka and land in a later topic of the same name, so
 /// sends are stopped first and what is in flight is awaited.
 async fn delete(link: &Arc<Link>, name: &str) -> Result<Applied> {
+    link.fresh.forget(name);
     if let Some(topic) = link.topics.find(name) {
         topic.retire();
         // What is not answered in time ends as its own broker answer says: not found, or unknown.
