@@ -173,7 +173,7 @@ pub(super) struct Resumed {
 }
 
 /// A part of a commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(super) partition: i32,
     pub(super) snapshot: Snapshot,

@@ -22,7 +22,7 @@ const ASKS: usize = 4;
 /// Partitions of one consumer that a transaction holds: nothing else is committed for them until it is dropped.
 pub(crate) struct Staged {
     shared: Arc<Shared>,
-    group: ConsumerGroupMetadata,
+    group: Arc<ConsumerGroupMetadata>,
     stored: Vec<Stored>,
     tags: Vec<Tag>,
     /// Partitions, and the epochs of their assignments.
@@ -63,7 +63,7 @@ impl Shared {
             self.let_go(&held);
             return Err(void());
         };
-        let (shared, tags) = (Arc::clone(self), tags.to_vec());
+        let (shared, group, tags) = (Arc::clone(self), Arc::new(group), tags.to_vec());
         let mut staged = Staged { shared, group, stored: Vec::new(), tags, held };
         staged.stored = self.with_acks(&staged.tags, guard).ok_or_else(void)?;
         if staged.is_cut() {
@@ -98,7 +98,7 @@ impl Staged {
 
     /// Who the group knew this consumer as when the deliveries were its own: a later owner of the partitions fences it,
     /// be it the same consumer after it has joined anew.
-    pub(crate) fn group(&self) -> &ConsumerGroupMetadata {
+    pub(crate) fn group(&self) -> &Arc<ConsumerGroupMetadata> {
         &self.group
     }
 

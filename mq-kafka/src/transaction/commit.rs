@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use mq_core::driver::Target;
 use mq_core::{Error, Fate, Kind, Message, Result, Timestamp};
-use rdkafka::TopicPartitionList;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 
@@ -12,7 +11,7 @@ use super::Work;
 use super::end::{self, Decision};
 use super::pool::{Turn, TxProducer};
 use crate::connection::Link;
-use crate::consumer::{Staged, list_of};
+use crate::consumer::Staged;
 use crate::{convert, delay, error};
 
 /// How long all of it may take; the broker undoes it after 10 s by itself.
@@ -116,8 +115,7 @@ fn fill(
 
 fn offsets(producer: &TxProducer, staged: &[Staged]) -> std::result::Result<(), KafkaError> {
     for one in staged {
-        let list: TopicPartitionList = list_of(one.topic(), one.stored())?;
-        producer.native().send_offsets_to_transaction(&list, one.group(), CALL)?;
+        producer.send_acks(one, CALL)?;
     }
     Ok(())
 }
@@ -125,6 +123,9 @@ fn offsets(producer: &TxProducer, staged: &[Staged]) -> std::result::Result<(), 
 /// Aborts; a producer whose abort is not answered is spoilt.
 fn undo(producer: &TxProducer, failed: KafkaError, deadline: Instant) -> Failed {
     let why = error::of("the transaction was undone", failed);
+    if producer.is_stuck() {
+        return Failed::Spoilt(why);
+    }
     loop {
         match producer.native().abort_transaction(CALL) {
             Ok(()) => {

@@ -20,7 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::pool::TxProducer;
 use crate::connection::{Link, make};
-use crate::consumer::{Staged, list_of};
+use crate::consumer::Staged;
 use crate::context::Quiet;
 use crate::{convert, error};
 
@@ -213,11 +213,9 @@ fn bring(
     if !staged.is_empty() {
         // By themselves: if they are refused, by a later owner for one, the abort must not drop the records.
         native.begin_transaction()?;
-        let acked = staged.iter().try_for_each(|one| {
-            let list = list_of(one.topic(), one.stored())?;
-            native.send_offsets_to_transaction(&list, one.group(), CALL)
-        });
+        let acked = staged.iter().try_for_each(|one| producer.send_acks(one, CALL));
         match (acked, decision) {
+            (Err(failed), _) if producer.is_stuck() => return Err(failed),
             (Ok(()), Decision::Commit) => native.commit_transaction(WHOLE)?,
             _ => native.abort_transaction(WHOLE)?,
         }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use mq_core::{Error, Kind, Result, Status};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientContext, Message as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::end::Firsts;
 use crate::connection::{Link, make};
+use crate::consumer::{Staged, list_of};
 use crate::context::{self, Quiet};
 use crate::detach::Detached;
 use crate::{error, lock};
@@ -25,6 +26,9 @@ const KEPT: usize = 16;
 const TURN: Duration = Duration::from_secs(9);
 /// How long the broker may take to finish what a predecessor of the same id has left.
 const INIT: Duration = Duration::from_secs(8);
+
+/// How late a native call may come back after its time-out.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Names in use in this process: two clients of one instance must not fence each other.
 static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -96,9 +100,11 @@ impl Drop for Slot {
 
 /// A producer that commits one transaction after the other. All of its calls block.
 pub(crate) struct TxProducer {
-    native: Detached<BaseProducer<Counting>>,
+    native: Arc<Detached<BaseProducer<Counting>>>,
     reports: Arc<Reports>,
     slot: Slot,
+    /// A native call did not come back.
+    is_stuck: AtomicBool,
 }
 
 impl std::fmt::Debug for TxProducer {
@@ -113,7 +119,7 @@ impl TxProducer {
         let context = Counting(Arc::clone(&reports));
         let native: Detached<BaseProducer<Counting>> =
             Detached::new(make(&link.config.transactional(&slot.0), context)?);
-        let made = Self { native, reports, slot };
+        let made = Self { native: Arc::new(native), reports, slot, is_stuck: AtomicBool::new(false) };
         made.native.init_transactions(INIT).map_err(|e| error::of("a transaction was not begun", e))?;
         Ok(made)
     }
@@ -122,12 +128,42 @@ impl TxProducer {
         &self.native
     }
 
+    /// Makes these acks part of the transaction.
+    ///
+    /// The native call waits for ever where the group's coordinator goes away in the middle of it, whatever its time-out
+    /// says. It is left behind on its thread then, with its client, and this producer is good for a successor only.
+    pub(super) fn send_acks(&self, acks: &Staged, limit: Duration) -> std::result::Result<(), KafkaError> {
+        let (native, group) = (Arc::clone(&self.native), Arc::clone(acks.group()));
+        let (topic, stored) = (acks.topic().to_owned(), acks.stored().to_vec());
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let call = move || {
+            let done = list_of(&topic, &stored)
+                .and_then(|list| native.send_offsets_to_transaction(&list, &group, limit));
+            // Whoever asked may have given up.
+            drop(tell.send(done));
+        };
+        let lost = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
+        if std::thread::Builder::new().name("mq-kafka-acks".to_owned()).spawn(call).is_err() {
+            return Err(lost);
+        }
+        told.recv_timeout(limit + LATE).unwrap_or_else(|_| {
+            tracing::warn!(target: "mq_kafka", id = self.slot.0, "the native client does not come back from a call");
+            self.is_stuck.store(true, Ordering::Release);
+            Err(lost)
+        })
+    }
+
+    /// A native call did not come back: it answers no other one, not even an abort.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Acquire)
+    }
+
     /// Waits until everything handed over is answered, and the queue has let go of it: a commit that finds
     /// something left waits for 100 ms.
     pub(super) fn answered(&self, deadline: Instant) -> std::result::Result<(), KafkaError> {
         while self.native.in_flight_count() > 0 {
             if Instant::now() >= deadline {
-                return Err(KafkaError::Flush(rdkafka::error::RDKafkaErrorCode::OperationTimedOut));
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
             }
             self.native.poll(Duration::ZERO);
             std::thread::yield_now();
